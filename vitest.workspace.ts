@@ -1,0 +1,22 @@
+import { globSync } from "node:fs"
+import { basename } from "node:path"
+import { defineConfig } from "vitest/config"
+
+/**
+ * Vitest 5 has projects instead of workspaces; this file is its configuration
+ * (`vitest --config vitest.workspace.ts`) and has one project per package.
+ */
+export default defineConfig({
+  test: {
+    projects: [...globSync("packages/*", { cwd: import.meta.dirname }).sort(), "examples"].map((root) => ({
+      extends: true as const,
+      root,
+      test: {
+        name: basename(root),
+        include: ["test/**/*.test.ts"],
+        testTimeout: 120_000,
+        hookTimeout: 60_000
+      }
+    }))
+  }
+})
