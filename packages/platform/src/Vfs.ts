@@ -118,7 +118,7 @@ export interface VfsIdentity {
 export class Vfs extends Context.Service<Vfs, {
   /**
    * Opens a file. A file that this call created has a name that may not survive a power loss until
-   * {@link Vfs.syncDirectory} of its directory.
+   * `syncDirectory` of its directory.
    */
   readonly open: (path: string, options: VfsOpenOptions) => Effect.Effect<VfsFile, VfsError, Scope.Scope>
 

@@ -1,1 +1,9 @@
-export {}
+/**
+ * What Tidemark needs of the outside world.
+ *
+ * @since 0.1.0
+ */
+export * from "./FileLock.ts"
+export * from "./ProcessLiveness.ts"
+export * from "./Vfs.ts"
+export * from "./VfsError.ts"
