@@ -1,0 +1,46 @@
+/**
+ * The metrics of the logs. Each carries the attribute `log` with the log's name; the README lists them.
+ *
+ * @since 0.1.0
+ */
+import * as Metric from "effect/Metric"
+
+/** @since 0.1.0 */
+export const syncDurationSeconds = Metric.histogram("tidemark_wal_sync_duration_seconds", {
+  description: "Seconds that one write and sync of a batch took",
+  boundaries: Metric.exponentialBoundaries({ start: 50e-6, factor: 2, count: 18 })
+})
+
+/** @since 0.1.0 */
+export const batchCommits = Metric.histogram("tidemark_wal_batch_commits", {
+  description: "Hand-overs that one batch held",
+  boundaries: Metric.exponentialBoundaries({ start: 1, factor: 2, count: 14 })
+})
+
+/** @since 0.1.0 */
+export const batchBytes = Metric.histogram("tidemark_wal_batch_bytes", {
+  description: "Bytes that one batch held",
+  boundaries: Metric.exponentialBoundaries({ start: 512, factor: 4, count: 10 })
+})
+
+/** @since 0.1.0 */
+export const queueBytes = Metric.gauge("tidemark_wal_queue_bytes", {
+  description: "Bytes handed over and not yet written, seen when a batch ended"
+})
+
+/** @since 0.1.0 */
+export const durableLagBytes = Metric.gauge("tidemark_wal_durable_lag_bytes", {
+  description: "Bytes handed over and not yet durable, seen when a batch ended"
+})
+
+/** @since 0.1.0 */
+export const syncs = Metric.counter("tidemark_wal_syncs_total", {
+  description: "Completed syncs",
+  incremental: true
+})
+
+/** @since 0.1.0 */
+export const commits = Metric.counter("tidemark_wal_commits_total", {
+  description: "Hand-overs that were written",
+  incremental: true
+})
