@@ -51,6 +51,8 @@ export interface ConflictIndex {
   readonly size: number
   /** Ring entries that are held for them: bounded by invariant 4. */
   readonly entries: number
+  /** Bytes of the ring that holds them: at most four times what the entries take, 24 bytes each, and 24 KiB at least. */
+  readonly ringBytes: number
   /** Snapshots below it are refused. */
   readonly floor: CommitSeq
   /** The highest sequence that was recorded or settled and not taken back. */
@@ -257,6 +259,9 @@ export const make = (options?: {
     },
     get entries() {
       return count
+    },
+    get ringBytes() {
+      return capacity * entryBytes
     },
     get floor() {
       return toSeq(floor)

@@ -30,14 +30,16 @@ const ExpectedError = <Tag extends string>(
   function Stackless(this: object, fields: Record<string, unknown>) {
     Object.assign(this, { _tag: tag }, fields)
   }
-  Stackless.prototype = Object.create(withStack.prototype, {
+  // Prototypes are typed `any`.
+  const prototype = Object.create(withStack.prototype as object, {
     stack: {
       configurable: true,
       get(this: Error) {
         return `${this.name}: ${this.message}`
       }
     }
-  })
+  }) as object
+  Stackless.prototype = prototype
   // A plain function is a constructor, and this one assigns what `TidemarkError` assigns; neither can be typed.
   return Stackless as unknown as ReturnType<typeof TidemarkError<Tag>>
 }
