@@ -202,6 +202,12 @@ export interface GroupCommit {
   /** Moves all watermarks to `lsn`. Refused unless the log is idle. */
   readonly reset: (lsn: Lsn) => Effect.Effect<void, ResetWhileBusy | LogEnded>
 
+  /**
+   * Poisons the log from outside, for a log on top of the engine that finds its own state broken in the middle of a
+   * hand-over. What is in flight is not acknowledged.
+   */
+  readonly poison: (cause: Cause.Cause<unknown>) => void
+
   /** Refuses new work, pads open reservations, drains, syncs. Leaving the scope does the same (GC-14). */
   readonly close: Effect.Effect<void, WalPoisoned>
 
@@ -240,7 +246,7 @@ class Engine implements GroupCommit {
   private durable: number
   private quiescing = 0
   private state: "open" | "closing" | "closed" = "open"
-  private poison: WalPoisoned | undefined
+  private poisoned: WalPoisoned | undefined
   /** Resumes the leader; set only while it is parked. */
   private unpark: (() => void) | undefined
   leader: Fiber.Fiber<void> | undefined
@@ -281,7 +287,7 @@ class Engine implements GroupCommit {
   })
 
   readonly ended = (): LogEnded | undefined =>
-    this.poison ?? (this.state === "open" ? undefined : new LogClosed({ log: this.sink.name }))
+    this.poisoned ?? (this.state === "open" ? undefined : new LogClosed({ log: this.sink.name }))
 
   // ---------------------------------------------------------------------------------------------------------------
   // Handing over
@@ -409,7 +415,7 @@ class Engine implements GroupCommit {
   // ---------------------------------------------------------------------------------------------------------------
 
   readonly commitAtLeast: GroupCommit["commitAtLeast"] = (lsn, mode) => {
-    if (this.poison !== undefined) return Exit.fail(this.poison)
+    if (this.poisoned !== undefined) return Exit.fail(this.poisoned)
     if (lsn > this.queue.reserved) {
       return Exit.fail(
         new LsnNotReserved({ log: this.sink.name, lsn, reserved: toLsn(this.queue.reserved) })
@@ -420,7 +426,7 @@ class Engine implements GroupCommit {
     if (ended !== undefined) return Exit.fail(ended)
     return Effect.callback<void, LogEnded>((resume) => {
       // The state may have moved between the call and its evaluation.
-      if (this.poison !== undefined) return resume(Exit.fail(this.poison))
+      if (this.poisoned !== undefined) return resume(Exit.fail(this.poisoned))
       if (lsn <= (mode === "durable" ? this.durable : this.written)) return resume(Exit.void)
       const queue = mode === "durable" ? this.durableWaiters : this.writtenWaiters
       const waiter: Waiter<LogEnded> = {
@@ -486,7 +492,7 @@ class Engine implements GroupCommit {
     invariant(this.leader !== undefined, "the leader runs from the start")
     return Effect.andThen(
       Fiber.await(this.leader),
-      Effect.suspend(() => this.poison === undefined ? Effect.void : Effect.fail(this.poison))
+      Effect.suspend(() => this.poisoned === undefined ? Effect.void : Effect.fail(this.poisoned))
     )
   })
 
@@ -510,7 +516,7 @@ class Engine implements GroupCommit {
 
   /** The leader's life. Never fails: what goes wrong becomes poison. */
   readonly lead: Effect.Effect<void> = Effect.gen({ self: this }, function*() {
-    while (this.poison === undefined) {
+    while (this.poisoned === undefined) {
       // Whoever was woken, and the event loop, has his turn before the next batch is cut: this is where it gathers.
       yield* Effect.yieldNow
       const siblings = this.durableWaiters.size - 1
@@ -527,8 +533,8 @@ class Engine implements GroupCommit {
   }).pipe(
     Effect.onExit((exit) =>
       Effect.sync(() => {
-        if (Exit.isFailure(exit)) this.setPoison(exit.cause)
-        else if (this.poison === undefined) this.failWaiters(new LogClosed({ log: this.sink.name }))
+        if (Exit.isFailure(exit)) this.poison(exit.cause)
+        else if (this.poisoned === undefined) this.failWaiters(new LogClosed({ log: this.sink.name }))
       })
     ),
     Effect.ignoreCause
@@ -549,7 +555,9 @@ class Engine implements GroupCommit {
     const exit = yield* Effect.exit(
       sync ? this.sink.writeAndSync(batch.buffers, start) : this.sink.write(batch.buffers, start)
     )
-    if (Exit.isFailure(exit)) return this.setPoison(exit.cause)
+    if (Exit.isFailure(exit)) return this.poison(exit.cause)
+    // Somebody may have poisoned the log while the batch was in flight: then it is not acknowledged.
+    if (this.poisoned !== undefined) return
     this.queue.recycle(batch)
     this.written = batch.end
     if (sync) this.recordSync(startedNanos)
@@ -563,7 +571,8 @@ class Engine implements GroupCommit {
     const { written } = this
     const startedNanos = this.clock.monotonicTimeNanosUnsafe()
     const exit = yield* Effect.exit(this.sink.sync)
-    if (Exit.isFailure(exit)) return this.setPoison(exit.cause)
+    if (Exit.isFailure(exit)) return this.poison(exit.cause)
+    if (this.poisoned !== undefined) return
     this.recordSync(startedNanos)
     this.advance(written)
   }
@@ -587,13 +596,14 @@ class Engine implements GroupCommit {
     for (const waiter of this.writtenWaiters.takeUpTo(this.written)) waiter.succeed()
   }
 
-  private setPoison(cause: Cause.Cause<unknown>): void {
-    if (this.poison !== undefined) return
-    this.poison = new WalPoisoned({ log: this.sink.name, lsn: toLsn(this.durable), cause })
+  readonly poison = (cause: Cause.Cause<unknown>): void => {
+    if (this.poisoned !== undefined) return
+    this.poisoned = new WalPoisoned({ log: this.sink.name, lsn: toLsn(this.durable), cause })
     this.state = "closed"
     this.queue.clear()
-    this.sink.onPoisoned?.(this.poison)
-    this.failWaiters(this.poison)
+    this.sink.onPoisoned?.(this.poisoned)
+    this.failWaiters(this.poisoned)
+    this.wakeLeader()
   }
 
   private failWaiters(failure: LogEnded): void {
