@@ -9,10 +9,18 @@
  *
  * @since 0.1.0
  */
+import { invariant } from "@tidemark/core/Invariant"
 import { SqliteCode, TidemarkError } from "@tidemark/core/TidemarkError"
 import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Result from "effect/Result"
+import * as Scope from "effect/Scope"
+import * as NodeFs from "node:fs"
+import { loadNative } from "./internal/native.ts"
+import { nodeCall, toVfsError } from "./internal/nodeCalls.ts"
+import { isConflict, probeLocks, setRangeLock } from "./internal/rangeLock.ts"
 import type { VfsError } from "./VfsError.ts"
 
 /**
@@ -62,7 +70,48 @@ export class FileLockUnavailable
 }
 
 /**
+ * A way to the functions of the operating system that Node does not offer: the package `koffi`, or Node's own `node:ffi`
+ * (Node 26.1 and newer).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type NativeBackend = "koffi" | "node:ffi"
+
+/**
+ * What an acquisition asks for.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface AcquireOptions {
+  readonly range: LockRange
+  readonly mode: "shared" | "exclusive"
+  readonly create?: boolean | undefined
+}
+
+/**
  * Kernel locks on files.
+ *
+ * **Gotchas**
+ *
+ * The lock is on the file that had this name when it was opened. Who removes or replaces a lock file lets two holders
+ * in: lock files stay where they are.
+ *
+ * **Example** (Excluding the writers of a SQLite database)
+ *
+ * ```ts
+ * import { FileLock } from "@tidemark/platform/FileLock"
+ * import * as Effect from "effect/Effect"
+ *
+ * export const whileNobodyReadsOrWrites = <A, E, R>(database: string, work: Effect.Effect<A, E, R>) =>
+ *   Effect.scoped(Effect.gen(function*() {
+ *     const locks = yield* FileLock
+ *     // The bytes on which every connection of SQLite holds a shared lock while it is in a transaction.
+ *     yield* locks.acquire(database, { range: { start: 0x40000002, length: 510 }, mode: "exclusive" })
+ *     return yield* work
+ *   }))
+ * ```
  *
  * @category services
  * @since 0.1.0
@@ -70,10 +119,81 @@ export class FileLockUnavailable
 export class FileLock extends Context.Service<FileLock, {
   /**
    * Takes a lock now or fails with {@link RangeLocked}; it is held until the scope closes or the process dies. The
-   * file is created (empty, mode 0o644) when `create` is set and it does not exist.
+   * file is created (empty, mode 0o644) when `create` is set and it does not exist. An exclusive lock needs write
+   * access to the file, a shared one read access.
    */
   readonly acquire: (
     path: string,
-    options: { readonly range: LockRange; readonly mode: "shared" | "exclusive"; readonly create?: boolean | undefined }
+    options: AcquireOptions
   ) => Effect.Effect<void, RangeLocked | FileLockUnavailable | VfsError, Scope.Scope>
-}>()("@tidemark/platform/FileLock") {}
+}>()("@tidemark/platform/FileLock") {
+  /**
+   * The locks of this machine, through the first of the given ways that loads. With none of them every acquisition
+   * fails with {@link FileLockUnavailable}.
+   */
+  static readonly layerBackends = (backends: ReadonlyArray<NativeBackend>): Layer.Layer<FileLock> =>
+    Layer.sync(FileLock, () => make(backends))
+
+  /**
+   * The locks of this machine: through `koffi`, through `node:ffi` where koffi is missing. Linux only; elsewhere every
+   * acquisition fails with {@link FileLockUnavailable}.
+   */
+  static readonly layer: Layer.Layer<FileLock> = this.layerBackends(["koffi", "node:ffi"])
+}
+
+const make = (backends: ReadonlyArray<NativeBackend>): FileLock["Service"] => {
+  let loaded: ReturnType<typeof loadNative> | undefined
+  // Devices whose locks passed the self-test. A network file system may fail it where the local disk passes.
+  const provenDevices = new Set<number>()
+
+  const open = (path: string, flags: number) =>
+    Effect.acquireRelease(
+      nodeCall<number>("open", path, (callback) => NodeFs.open(path, flags, 0o644, callback)),
+      (descriptor) =>
+        Effect.catch(
+          nodeCall<void>("open", path, (callback) => NodeFs.close(descriptor, (cause) => callback(cause ?? null))),
+          (error) => Effect.logWarning(`cannot close ${path}: ${error.code}`)
+        )
+    )
+
+  const acquire = Effect.fnUntraced(function*(path: string, { create, mode, range }: AcquireOptions) {
+    invariant(Number.isSafeInteger(range.start) && range.start >= 0, "a lock starts at a safe integer, not negative")
+    invariant(range.length >= 1 && Number.isSafeInteger(range.start + range.length), "a lock has at least one byte")
+    const native = Result.getOrElse(loaded ??= loadNative(backends), (reason) => reason)
+    if (typeof native === "string") return yield* new FileLockUnavailable({ path, reason: native })
+
+    const { O_CREAT, O_RDONLY, O_RDWR } = NodeFs.constants
+    const access = mode === "exclusive" ? O_RDWR : O_RDONLY
+    const descriptor = yield* open(path, create === true ? access | O_CREAT : access)
+    const stats = yield* nodeCall<NodeFs.Stats>("open", path, (callback) => NodeFs.fstat(descriptor, callback))
+    if (stats.isDirectory()) {
+      const cause = Object.assign(new Error("a directory cannot be locked"), { code: "EISDIR" })
+      return yield* Effect.fail(toVfsError("open", path, cause))
+    }
+    if (!provenDevices.has(stats.dev)) {
+      const problem = yield* Effect.scoped(
+        Effect.map(open(path, O_RDONLY), (second) => probeLocks(native, descriptor, second))
+      )
+      if (problem !== undefined) return yield* new FileLockUnavailable({ path, reason: problem })
+      provenDevices.add(stats.dev)
+    }
+
+    const errno = setRangeLock(native, descriptor, mode, range)
+    if (isConflict(errno)) return yield* new RangeLocked({ path, mode, ...range })
+    if (errno !== 0) return yield* new FileLockUnavailable({ path, reason: `the system answers errno ${errno}` })
+    // Unlocked by name and not only by closing: a child process that is just being spawned shares the open file until
+    // it executes its program, and would keep the lock alive for that long.
+    yield* Effect.addFinalizer(() => Effect.sync(() => setRangeLock(native, descriptor, "none", range)))
+  })
+
+  return FileLock.of({
+    acquire: (path, options) =>
+      Effect.uninterruptible(Effect.flatMap(Effect.scope, (parent) =>
+        // In a scope of its own: the descriptor of a failed acquisition is closed at once, not with the caller's scope.
+        Effect.flatMap(
+          Scope.fork(parent),
+          (scope) =>
+            Scope.provide(acquire(path, options), scope).pipe(Effect.onError(() => Scope.close(scope, Exit.void)))
+        )))
+  })
+}

@@ -3,7 +3,9 @@
  *
  * @since 0.1.0
  */
+export * from "./Checksum.ts"
 export * from "./FileLock.ts"
+export * as NodeVfs from "./NodeVfs.ts"
 export * from "./ProcessLiveness.ts"
 export * from "./Vfs.ts"
 export * from "./VfsError.ts"

@@ -1,0 +1,65 @@
+/**
+ * Native access: the functions of libc that Node does not offer.
+ *
+ * Two ways lead there: `koffi` (an optional dependency, loaded when it is first needed) and `node:ffi` (Node 26.1 and
+ * newer, not with `--no-experimental-ffi`). Where there is neither, `loadNative` says why, and who needs native access
+ * says so with a typed error.
+ *
+ * Only 64-bit little-endian Linux is claimed: structure layouts and command numbers are those of x64 and arm64, and
+ * there the variadic `fcntl` takes its third argument where an ordinary function would.
+ *
+ * @internal
+ */
+import * as Result from "effect/Result"
+import { createRequire } from "node:module"
+import type { NativeBackend } from "../FileLock.ts"
+
+export interface Native {
+  readonly backend: NativeBackend
+  /** `fcntl` with a pointer to `argument`: 0, or the errno. */
+  readonly fcntl: (descriptor: number, command: number, argument: Uint8Array) => number
+}
+
+const require = createRequire(import.meta.url)
+
+const loadKoffi = (): Native => {
+  // What `require` answers is untyped; the package's own types describe it.
+  const koffi = require("koffi") as typeof import("koffi")
+  const fcntl = koffi.load(null).func("int fcntl(int descriptor, int command, _Inout_ void *argument)")
+  return {
+    backend: "koffi",
+    fcntl: (descriptor, command, argument) => fcntl(descriptor, command, argument) === 0 ? 0 : koffi.errno()
+  }
+}
+
+const loadNodeFfi = (): Native => {
+  // As above. Loaded only when it is needed: importing it prints an experimental warning.
+  const ffi = require("node:ffi") as typeof import("node:ffi")
+  const { functions } = ffi.dlopen(null, {
+    fcntl: { arguments: ["int32", "int32", "pointer"], return: "int32" },
+    __errno_location: { arguments: [], return: "pointer" }
+  })
+  // The address belongs to this thread, as this module does: each worker thread loads its own.
+  const errnoAddress = functions.__errno_location()
+  return {
+    backend: "node:ffi",
+    fcntl: (descriptor, command, argument) =>
+      functions.fcntl(descriptor, command, argument) === 0 ? 0 : ffi.getInt32(errnoAddress)
+  }
+}
+
+/** The first of the backends that loads, or one sentence about why none does. */
+export const loadNative = (backends: ReadonlyArray<NativeBackend>): Result.Result<Native, string> => {
+  if (process.platform !== "linux" || (process.arch !== "x64" && process.arch !== "arm64")) {
+    return Result.fail(`native access is implemented for Linux on x64 and arm64, not for ${process.platform}`)
+  }
+  const reasons: Array<string> = []
+  for (const backend of backends) {
+    try {
+      return Result.succeed(backend === "koffi" ? loadKoffi() : loadNodeFfi())
+    } catch (cause) {
+      reasons.push(`${backend} does not load (${cause instanceof Error ? cause.message.split("\n")[0] : cause})`)
+    }
+  }
+  return Result.fail(["there is no native access", ...reasons].join("; "))
+}

@@ -1,0 +1,165 @@
+/**
+ * An open file over a descriptor of the operating system.
+ *
+ * Invariants:
+ * 1. The descriptor is closed when no call is under way on it, and no call is started after that: its number may
+ *    belong to another file a moment later, and a late write would land there.
+ * 2. Positions are safe integers. `node:fs` silently writes at the descriptor's own cursor when it is given anything
+ *    but a number.
+ * 3. What a plain write left to be synced is counted, because the next sync pays for it (`syncRoute.ts`).
+ *
+ * @internal
+ */
+import { invariant } from "@tidemark/core/Invariant"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as NodeFs from "node:fs"
+import type { VfsFile } from "../Vfs.ts"
+import { type VfsError, type VfsOperation } from "../VfsError.ts"
+import { closedError, codeOf, toVfsError } from "./nodeCalls.ts"
+import { recordDuration, staysOnThread, type SyncRoute, type SyncRouteLimits } from "./syncRoute.ts"
+import { byteLengthOf, readFully, readFullySync, writeFully, writeFullySync } from "./transfer.ts"
+
+export interface NodeFile {
+  readonly file: VfsFile
+  /** Waits for what is under way, then closes. A failure is logged: nobody could do anything about it. */
+  readonly close: Effect.Effect<void>
+}
+
+type Done<A> = (cause: unknown, value: A) => void
+
+const checkPosition = (position: number) =>
+  invariant(Number.isSafeInteger(position) && position >= 0, "a position is a safe integer, not negative")
+
+export const makeNodeFile = (options: {
+  readonly descriptor: number
+  readonly path: string
+  readonly route: SyncRoute
+  readonly limits: SyncRouteLimits
+}): NodeFile => {
+  const { descriptor, limits, path, route } = options
+  let callsUnderWay = 0
+  let isClosing = false
+  let onIdle: (() => void) | undefined
+  let unsyncedBytes = 0
+
+  const call = <A>(operation: VfsOperation, start: (done: Done<A>) => void): Effect.Effect<A, VfsError> =>
+    Effect.uninterruptible(Effect.callback<A, VfsError>((resume) => {
+      if (isClosing) return resume(Effect.fail(closedError(operation, path)))
+      callsUnderWay++
+      start((cause, value) => {
+        callsUnderWay--
+        if (callsUnderWay === 0) onIdle?.()
+        resume(cause === null ? Effect.succeed(value) : Effect.fail(toVfsError(operation, path, cause)))
+      })
+    }))
+
+  const writeSome = (buffers: ReadonlyArray<Uint8Array>, position: number, done: Done<number>) =>
+    NodeFs.writev(descriptor, buffers, position, done)
+  const writeSomeSync = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
+    NodeFs.writevSync(descriptor, buffers, position)
+  const readSome = (buffer: Uint8Array, position: number, done: Done<number>) =>
+    NodeFs.read(descriptor, buffer, 0, buffer.length, position, done)
+  const readSomeSync = (buffer: Uint8Array, position: number) =>
+    NodeFs.readSync(descriptor, buffer, 0, buffer.length, position)
+
+  const write = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
+    call<void>("write", (done) => {
+      checkPosition(position)
+      unsyncedBytes += byteLengthOf(buffers)
+      writeFully(writeSome, buffers, position, done)
+    })
+
+  const sync = (operation: "syncData" | "syncFull", start: (descriptor: number, done: Done<void>) => void) =>
+    call<void>(operation, (done) => {
+      const bytes = unsyncedBytes
+      start(descriptor, (cause) => {
+        if (cause === null) unsyncedBytes -= bytes
+        done(cause, undefined)
+      })
+    })
+  const syncData = sync(
+    "syncData",
+    (descriptor, done) => NodeFs.fdatasync(descriptor, (cause) => done(cause, undefined))
+  )
+
+  const writeAndSyncOnThread = (
+    buffers: ReadonlyArray<Uint8Array>,
+    position: number
+  ): Effect.Effect<void, VfsError> => {
+    if (isClosing) return Effect.fail(closedError("write", path))
+    let operation: VfsOperation = "write"
+    try {
+      writeFullySync(writeSomeSync, buffers, position)
+      operation = "syncData"
+      NodeFs.fdatasyncSync(descriptor)
+      unsyncedBytes = 0
+      return Effect.void
+    } catch (cause) {
+      return Effect.fail(toVfsError(operation, path, cause))
+    }
+  }
+
+  const writeAndSyncData = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
+    Effect.uninterruptible(Clock.clockWith((clock) => {
+      checkPosition(position)
+      const started = clock.monotonicTimeNanosUnsafe()
+      const record = () => recordDuration(route, Number(clock.monotonicTimeNanosUnsafe() - started) / 1000)
+      const isOnThread = staysOnThread(route, limits, unsyncedBytes + byteLengthOf(buffers))
+      const leave = Effect.sync(() => {
+        route.running--
+      })
+      route.running++
+      if (!isOnThread) {
+        return Effect.ensuring(
+          Effect.tap(Effect.andThen(write(buffers, position), syncData), Effect.sync(record)),
+          leave
+        )
+      }
+      const outcome = writeAndSyncOnThread(buffers, position)
+      record()
+      // The event loop gets its turn before the next one: sockets, timers and other writers are not starved by a
+      // leader that finds work each time it is done.
+      return Effect.andThen(Effect.ensuring(Effect.yieldNow, leave), outcome)
+    }))
+
+  const file: VfsFile = {
+    path,
+    read: (buffer, position) =>
+      call("read", (done) => {
+        checkPosition(position)
+        readFully(readSome, buffer, position, done)
+      }),
+    readSync: (buffer, position) => {
+      checkPosition(position)
+      if (isClosing) throw closedError("read", path)
+      try {
+        return readFullySync(readSomeSync, buffer, position)
+      } catch (cause) {
+        throw toVfsError("read", path, cause)
+      }
+    },
+    write,
+    writeAndSyncData,
+    syncData,
+    syncFull: sync("syncFull", (descriptor, done) => NodeFs.fsync(descriptor, (cause) => done(cause, undefined))),
+    truncate: (size) =>
+      call("truncate", (done) => {
+        checkPosition(size)
+        NodeFs.ftruncate(descriptor, size, (cause) => done(cause, undefined))
+      }),
+    size: call("size", (done) => NodeFs.fstat(descriptor, (cause, stats) => done(cause, stats?.size)))
+  }
+
+  const close = Effect.flatMap(
+    Effect.uninterruptible(Effect.callback<unknown>((resume) => {
+      const closeNow = () => NodeFs.close(descriptor, (cause) => resume(Effect.succeed(cause)))
+      isClosing = true
+      if (callsUnderWay === 0) closeNow()
+      else onIdle = closeNow
+    })),
+    (cause) => cause == null ? Effect.void : Effect.logWarning(`cannot close ${path}: ${codeOf(cause)}`)
+  )
+
+  return { file, close }
+}

@@ -1,0 +1,49 @@
+/**
+ * Which way a small durable write goes: now, on the calling thread, or through the thread pool.
+ *
+ * A hop to the pool and back costs tens of microseconds, twice per write-and-sync; a fast device needs about as long
+ * for the sync itself. So the calling thread does it when the device has been fast lately and nothing speaks against
+ * it. Decision 0004 has the figures.
+ *
+ * Invariants:
+ * 1. Nothing is done on the calling thread before the pool has shown once how long this device takes.
+ * 2. Between two turns of the event loop at most one write-and-sync per device is done on the calling thread: `running`
+ *    counts it until the turn is over, and whatever comes meanwhile takes the pool, where it also overlaps.
+ * 3. The calling thread takes only batches whose bytes, together with what an earlier plain write left to be synced,
+ *    stay within `maxBytes`: a sync pays for everything that is dirty.
+ *
+ * @internal
+ */
+
+export interface SyncRouteLimits {
+  /** Recent duration of a write-and-sync below which it is done on the calling thread. 0: never. */
+  readonly maxMicros: number
+  /** Most bytes that one sync on the calling thread may have to bring to the device. */
+  readonly maxBytes: number
+}
+
+/** One device, as it has been lately. */
+export interface SyncRoute {
+  /** Write-and-syncs that are under way, or were done in this turn of the event loop. */
+  running: number
+  /** Moving average of their duration in microseconds; NaN before the first. */
+  recentMicros: number
+}
+
+/**
+ * Weight of the newest duration. With a quarter, one outlier of 50 times the limit sends the next 14 calls to the pool
+ * (0.75^14 < 1/50), and a device that became slow is noticed by the second call.
+ */
+const newestWeight = 0.25
+
+export const makeSyncRoute = (): SyncRoute => ({ running: 0, recentMicros: Number.NaN })
+
+export const staysOnThread = (route: SyncRoute, limits: SyncRouteLimits, bytes: number): boolean =>
+  // NaN compares false: an unknown device takes the pool (invariant 1).
+  route.recentMicros < limits.maxMicros && route.running === 0 && bytes <= limits.maxBytes
+
+export const recordDuration = (route: SyncRoute, micros: number): void => {
+  route.recentMicros = Number.isNaN(route.recentMicros)
+    ? micros
+    : route.recentMicros + (micros - route.recentMicros) * newestWeight
+}
