@@ -14,6 +14,7 @@
  */
 import type { CommitSeq, PageNumber, SchemaEpoch } from "@tidemark/core/Scalars"
 import { SqliteCode, TidemarkError } from "@tidemark/core/TidemarkError"
+import type { Lease } from "@tidemark/wal/LeaseFormat"
 
 /**
  * `TidemarkError` whose instances have no stack trace of their own: `stack` is the tag and the message.
@@ -123,24 +124,9 @@ export class Busy extends ExpectedError("Busy", { isRetryable: true, sqliteCode:
 }
 
 /**
- * Who holds a lease, as far as its contents tell (section 2.3 of `formats.md`).
- *
- * @category models
- * @since 0.1.0
- */
-export interface LeaseHolder {
-  readonly pid: number
-  /** Time of the process's birth, which tells it from a later one with the same pid. */
-  readonly pidBirth: bigint
-  /** Fencing generation: grows with every acquisition. */
-  readonly generation: bigint
-  readonly acquiredUnixMillis: bigint
-  readonly expiresUnixMillis: bigint
-}
-
-/**
  * Another coordinator holds the lease (CO-08). Nothing was changed; commit through that one, or try again when it is
- * gone. `holder` is `undefined` while it has not written its contents yet.
+ * gone. `holder` is `undefined` while it has not written its contents
+ * yet (section 2.3 of `formats.md`).
  *
  * @category errors
  * @since 0.1.0
@@ -148,7 +134,7 @@ export interface LeaseHolder {
 export class LeaseHeld extends TidemarkError("LeaseHeld", { isRetryable: true, sqliteCode: SqliteCode.busy })<{
   /** The database, or the name of the lease in memory. */
   readonly name: string
-  readonly holder: LeaseHolder | undefined
+  readonly holder: Lease | undefined
   /** The holder's renewal is overdue: it hangs, or the clock was set. It still holds the lease. */
   readonly isOverdue: boolean
 }> {

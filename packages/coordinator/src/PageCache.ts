@@ -1,0 +1,238 @@
+/**
+ * Recently used versions of pages, in bounded memory (PG-06).
+ *
+ * **Details**
+ *
+ * A version is named by its page and by the sequence of the commit that wrote it. Which version a snapshot sees is
+ * not decided here: the reader asks the index of the log first, and then the cache for exactly that version. Sequence 0
+ * names what the database file holds; it changes when a checkpoint copies pages there, so a checkpoint invalidates
+ * those pages.
+ *
+ * Invariants:
+ *
+ * 1. `bytes` is the cost of what is held, and never above `maxBytes`.
+ * 2. A version that is found is the one that was put last under its name: invalidating and replacing leave no copy.
+ * 3. The version that was used longest ago goes first. Every operation takes constant time, but for a page of which many
+ *    versions are held.
+ *
+ * @since 0.1.0
+ */
+import { invariant } from "@tidemark/core/Invariant"
+import type { CommitSeq, PageNumber } from "@tidemark/core/Scalars"
+
+/**
+ * A bounded cache of page versions.
+ *
+ * **Gotchas**
+ *
+ * The bytes that go in and come out are shared with everybody who reads that version: nobody may write into them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PageCache {
+  readonly maxBytes: number
+  /** What is held costs this much: its pages, and {@link versionOverheadBytes} for each. */
+  readonly bytes: number
+  /** Versions that are held. */
+  readonly size: number
+  /** Calls of `get` so far that found their version, and that did not. */
+  readonly hits: number
+  readonly misses: number
+
+  /** That version of the page, which is now the one used last; `undefined` when it is not here. */
+  readonly get: (page: PageNumber, version: CommitSeq) => Uint8Array | undefined
+
+  /**
+   * Keeps a version, in place of what had its name, and lets go of those used longest ago as far as it takes. A page
+   * that alone is above `maxBytes` is not kept. Bytes that are a part of a larger buffer are copied, so that they do not
+   * hold it; others are kept as they are.
+   */
+  readonly put: (page: PageNumber, version: CommitSeq, bytes: Uint8Array) => void
+
+  /** Drops all versions of a page. */
+  readonly invalidate: (page: PageNumber) => void
+
+  /** Drops everything. */
+  readonly clear: () => void
+}
+
+/**
+ * Bytes that a cache holds by default: 64 MiB.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
+export const defaultMaxBytes = 64 * 1024 * 1024
+
+/**
+ * Bytes that a version is counted with beside its page: its entry, its place in the map, and the two objects that a
+ * `Uint8Array` is.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
+export const versionOverheadBytes = 256
+
+interface Version {
+  readonly page: PageNumber
+  readonly version: CommitSeq
+  bytes: Uint8Array
+  /** Towards those used later and earlier; the ring begins and ends in `ends`. */
+  later: Version
+  earlier: Version
+  /** Other versions of the same page. */
+  next: Version | undefined
+}
+
+const makeEnds = (): Version => {
+  // It stands for no page, and it refers to itself, for which it has to be there first: complete two lines down.
+  const ends = { page: 0, version: 0n, bytes: new Uint8Array(0), next: undefined } as Partial<Version> as Version
+  ends.later = ends
+  ends.earlier = ends
+  return ends
+}
+
+/**
+ * Makes an empty cache of `maxBytes` (default {@link defaultMaxBytes}).
+ *
+ * **Example** (Keeping a version)
+ *
+ * ```ts
+ * import * as PageCache from "@tidemark/coordinator/PageCache"
+ * import { toCommitSeq, toPageNumber } from "@tidemark/core/Scalars"
+ *
+ * const cache = PageCache.make({ maxBytes: 1024 * 1024 })
+ * cache.put(toPageNumber(1), toCommitSeq(7n), new Uint8Array(4096).fill(1))
+ *
+ * cache.get(toPageNumber(1), toCommitSeq(7n))?.[0] // => 1
+ * cache.get(toPageNumber(1), toCommitSeq(0n)) // => undefined
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options?: { readonly maxBytes?: number | undefined }): PageCache => {
+  const maxBytes = options?.maxBytes ?? defaultMaxBytes
+  invariant(Number.isSafeInteger(maxBytes) && maxBytes >= 0, "the size of a cache is a number of bytes")
+
+  const pages = new Map<PageNumber, Version>()
+  const ends = makeEnds()
+  let bytes = 0
+  let size = 0
+  let hits = 0
+  let misses = 0
+
+  const costOf = (page: Uint8Array): number => page.byteLength + versionOverheadBytes
+
+  const find = (page: PageNumber, version: CommitSeq): Version | undefined => {
+    let found = pages.get(page)
+    while (found !== undefined && found.version !== version) found = found.next
+    return found
+  }
+
+  const unlink = (entry: Version): void => {
+    entry.earlier.later = entry.later
+    entry.later.earlier = entry.earlier
+  }
+
+  const linkAsLatest = (entry: Version): void => {
+    const latest = ends.earlier
+    entry.earlier = latest
+    entry.later = ends
+    latest.later = entry
+    ends.earlier = entry
+  }
+
+  const letGo = (entry: Version): void => {
+    unlink(entry)
+    bytes -= costOf(entry.bytes)
+    size -= 1
+  }
+
+  const removeFromPage = (entry: Version): void => {
+    let before = pages.get(entry.page)
+    if (before === entry) {
+      if (entry.next === undefined) pages.delete(entry.page)
+      else pages.set(entry.page, entry.next)
+      return
+    }
+    while (before !== undefined && before.next !== entry) before = before.next
+    invariant(before !== undefined, "a version that is held is in the list of its page")
+    before.next = entry.next
+  }
+
+  const makeRoom = (): void => {
+    while (bytes > maxBytes) {
+      const oldest = ends.later
+      invariant(oldest !== ends, "an empty cache costs nothing")
+      letGo(oldest)
+      removeFromPage(oldest)
+    }
+  }
+
+  return {
+    maxBytes,
+    get bytes() {
+      return bytes
+    },
+    get size() {
+      return size
+    },
+    get hits() {
+      return hits
+    },
+    get misses() {
+      return misses
+    },
+
+    get(page, version) {
+      const found = find(page, version)
+      if (found === undefined) {
+        misses += 1
+        return undefined
+      }
+      hits += 1
+      if (found.later !== ends) {
+        unlink(found)
+        linkAsLatest(found)
+      }
+      return found.bytes
+    },
+
+    put(page, version, given) {
+      const own = given.byteLength === given.buffer.byteLength ? given : given.slice()
+      const known = find(page, version)
+      if (known === undefined) {
+        const entry: Version = { page, version, bytes: own, later: ends, earlier: ends, next: pages.get(page) }
+        pages.set(page, entry)
+        linkAsLatest(entry)
+        size += 1
+      } else {
+        bytes -= costOf(known.bytes)
+        known.bytes = own
+        unlink(known)
+        linkAsLatest(known)
+      }
+      bytes += costOf(own)
+      makeRoom()
+    },
+
+    invalidate(page) {
+      let entry = pages.get(page)
+      pages.delete(page)
+      while (entry !== undefined) {
+        letGo(entry)
+        entry = entry.next
+      }
+    },
+
+    clear() {
+      pages.clear()
+      ends.later = ends
+      ends.earlier = ends
+      bytes = 0
+      size = 0
+    }
+  }
+}
