@@ -8,7 +8,9 @@ import { defineConfig } from "vitest/config"
  */
 export default defineConfig({
   test: {
-    projects: [...globSync("packages/*", { cwd: import.meta.dirname }).sort(), "examples"].map((root) => ({
+    // Two files at a time, also where there are more cores: the tests sync to disk and start processes of their own.
+    maxWorkers: 2,
+    projects: [...globSync("packages/*", { cwd: import.meta.dirname }).sort(), "examples", "scripts"].map((root) => ({
       extends: true as const,
       root,
       test: {
