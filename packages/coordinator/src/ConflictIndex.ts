@@ -335,3 +335,34 @@ export const make = (options?: {
     }
   }
 }
+
+/**
+ * Makes an index from the commits that recovery found in the log, before the first request is validated (CO-15).
+ *
+ * **Details**
+ *
+ * `base` is the sequence before the first of them and becomes the floor; `tip` is the last one; `pages` has each page
+ * with the sequence of its newest version, in any order. What is recovered is durable.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const restore = (options: {
+  readonly base: CommitSeq
+  readonly tip: CommitSeq
+  readonly pages: Iterable<readonly [PageNumber, CommitSeq]>
+  readonly maxPages?: number | undefined
+}): ConflictIndex => {
+  const index = make({ floor: options.base, maxPages: options.maxPages })
+  const pagesOf = new Map<CommitSeq, Array<PageNumber>>()
+  for (const [page, seq] of options.pages) {
+    invariant(seq > options.base && seq <= options.tip, "recovered commits lie between the log's base and its tip")
+    const pages = pagesOf.get(seq)
+    if (pages === undefined) pagesOf.set(seq, [page])
+    else pages.push(page)
+  }
+  const seqs = Array.from(pagesOf.keys()).sort((a, b) => (a < b ? -1 : 1))
+  for (const seq of seqs) index.record(pagesOf.get(seq) ?? [], seq)
+  index.settle(options.tip)
+  return index
+}

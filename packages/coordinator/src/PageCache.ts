@@ -5,8 +5,8 @@
  *
  * A version is named by its page and by the sequence of the commit that wrote it. Which version a snapshot sees is
  * not decided here: the reader asks the index of the log first, and then the cache for exactly that version. Sequence 0
- * names what the database file holds; it changes when a checkpoint copies pages there, so a checkpoint invalidates
- * those pages.
+ * names what the database file holds; when the log starts over, the newest version of each of its pages gets that name
+ * (`rebase`).
  *
  * Invariants:
  *
@@ -18,7 +18,7 @@
  * @since 0.1.0
  */
 import { invariant } from "@tidemark/core/Invariant"
-import type { CommitSeq, PageNumber } from "@tidemark/core/Scalars"
+import { type CommitSeq, type PageNumber, toCommitSeq } from "@tidemark/core/Scalars"
 
 /**
  * A bounded cache of page versions.
@@ -50,6 +50,12 @@ export interface PageCache {
    */
   readonly put: (page: PageNumber, version: CommitSeq, bytes: Uint8Array) => void
 
+  /**
+   * The database file now holds this version of the page, and nobody sees an older one any more: it is named 0 from
+   * now on, if it is here, and all others are dropped.
+   */
+  readonly rebase: (page: PageNumber, version: CommitSeq) => void
+
   /** Drops all versions of a page. */
   readonly invalidate: (page: PageNumber) => void
 
@@ -74,9 +80,12 @@ export const defaultMaxBytes = 64 * 1024 * 1024
  */
 export const versionOverheadBytes = 256
 
+/** The name of what the database file holds. */
+const base = toCommitSeq(0n)
+
 interface Version {
   readonly page: PageNumber
-  readonly version: CommitSeq
+  version: CommitSeq
   bytes: Uint8Array
   /** Towards those used later and earlier; the ring begins and ends in `ends`. */
   later: Version
@@ -87,7 +96,7 @@ interface Version {
 
 const makeEnds = (): Version => {
   // It stands for no page, and it refers to itself, for which it has to be there first: complete two lines down.
-  const ends = { page: 0, version: 0n, bytes: new Uint8Array(0), next: undefined } as Partial<Version> as Version
+  const ends = { page: 0, version: base, bytes: new Uint8Array(0), next: undefined } as Partial<Version> as Version
   ends.later = ends
   ends.earlier = ends
   return ends
@@ -171,6 +180,15 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
     }
   }
 
+  const dropPage = (page: PageNumber): void => {
+    let entry = pages.get(page)
+    pages.delete(page)
+    while (entry !== undefined) {
+      letGo(entry)
+      entry = entry.next
+    }
+  }
+
   return {
     maxBytes,
     get bytes() {
@@ -218,14 +236,16 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
       makeRoom()
     },
 
-    invalidate(page) {
-      let entry = pages.get(page)
-      pages.delete(page)
-      while (entry !== undefined) {
-        letGo(entry)
-        entry = entry.next
-      }
+    rebase(page, version) {
+      const kept = find(page, version)
+      if (kept === undefined) return dropPage(page)
+      for (let entry = pages.get(page); entry !== undefined; entry = entry.next) if (entry !== kept) letGo(entry)
+      kept.next = undefined
+      kept.version = base
+      pages.set(page, kept)
     },
+
+    invalidate: dropPage,
 
     clear() {
       pages.clear()

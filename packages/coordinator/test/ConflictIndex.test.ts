@@ -117,12 +117,25 @@ describe("ConflictIndex", () => {
 
   it("CO-15 an index that is rebuilt from the log refuses a writer from before the take-over", () => {
     const base = seq(2n ** 40n)
-    const index = ConflictIndex.make({ floor: base })
-    index.record(pages(7), seq(base + 1n))
-    index.settle(seq(base + 1n))
+    const index = ConflictIndex.restore({
+      base,
+      tip: seq(base + 4n),
+      pages: [
+        [toPageNumber(9), seq(base + 3n)],
+        [toPageNumber(7), seq(base + 1n)],
+        [toPageNumber(8), seq(base + 3n)]
+      ]
+    })
     assert.strictEqual(index.validate(pages(7), base)?.conflictingSeq, seq(base + 1n))
-    assert.strictEqual(index.validate(pages(8), seq(base - 1n))?.conflictingSeq, base)
-    assert.isUndefined(index.validate(pages(8), base))
+    assert.deepStrictEqual(index.validate(pages(9, 8, 7), seq(base + 1n))?.pages, pages(8, 9))
+    assert.strictEqual(index.validate(pages(5), seq(base - 1n))?.conflictingSeq, base)
+    assert.isUndefined(index.validate(pages(5), base))
+    assert.throws(() => index.retract(seq(base + 4n)), InvariantViolation)
+    assert.throws(() => index.record(pages(5), seq(base + 4n)), InvariantViolation)
+    index.record(pages(5), seq(base + 5n))
+    index.settle(seq(base + 5n))
+    index.forget(seq(base + 2n))
+    assert.strictEqual(index.size, 3)
   })
 
   it("sequences near the top of a u64 keep their order", () => {

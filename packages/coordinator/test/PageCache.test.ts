@@ -25,6 +25,24 @@ describe("PageCache", () => {
     assert.strictEqual(cache.bytes, 0)
   })
 
+  it("PG-06 a version that a checkpoint copied into the database file is named 0 from then on", () => {
+    const cache = PageCache.make()
+    const newest = new Uint8Array(512).fill(9)
+    cache.put(page(1), seq(0), new Uint8Array(512))
+    cache.put(page(1), seq(4), new Uint8Array(512))
+    cache.put(page(1), seq(9), newest)
+    cache.put(page(1), seq(3), new Uint8Array(512))
+    cache.put(page(2), seq(0), new Uint8Array(512))
+    cache.rebase(page(1), seq(9))
+    cache.rebase(page(2), seq(8))
+    assert.strictEqual(cache.get(page(1), seq(0)), newest)
+    assert.isUndefined(cache.get(page(1), seq(9)))
+    for (const version of [3, 4]) assert.isUndefined(cache.get(page(1), seq(version)))
+    assert.isUndefined(cache.get(page(2), seq(0)), "a newer version of it is in the file, which was not held")
+    assert.strictEqual(cache.size, 1)
+    assert.strictEqual(cache.bytes, costOf(512))
+  })
+
   it("PG-06 lets go of the version that was used longest ago", () => {
     const cache = PageCache.make({ maxBytes: 3 * costOf(512) })
     for (const number of [1, 2, 3]) cache.put(page(number), seq(0), new Uint8Array(512))
@@ -74,6 +92,7 @@ describe("PageCache", () => {
         arbitrary: fc.record({ type: fc.constant("put" as const), ...key, length: fc.integer({ min: 1, max: 900 }) })
       },
       { weight: 5, arbitrary: fc.record({ type: fc.constant("get" as const), ...key }) },
+      { weight: 1, arbitrary: fc.record({ type: fc.constant("rebase" as const), ...key }) },
       { weight: 1, arbitrary: fc.record({ type: fc.constant("invalidate" as const), page: key.page }) },
       { weight: 1, arbitrary: fc.record({ type: fc.constant("clear" as const) }) }
     )
@@ -94,6 +113,12 @@ describe("PageCache", () => {
             const known = model.find((entry) => entry.page === action.page && entry.version === action.version)
             assert.strictEqual(cache.get(page(action.page), seq(action.version)), known?.bytes)
             if (known !== undefined) model = [...without(action.page, action.version), known]
+          } else if (action.type === "rebase") {
+            cache.rebase(page(action.page), seq(action.version))
+            model = model.flatMap((entry) => {
+              if (entry.page !== action.page) return [entry]
+              return entry.version === action.version ? [{ ...entry, version: 0 }] : []
+            })
           } else if (action.type === "invalidate") {
             cache.invalidate(page(action.page))
             model = model.filter((entry) => entry.page !== action.page)
