@@ -195,6 +195,24 @@ export const extendChain = (
   chain.s1 = s1 >>> 0
 }
 
+/**
+ * Adds what a frame's checksum covers to the chain: the first 8 bytes of the header of the frame at `offset`, then its
+ * page.
+ *
+ * @category checksums
+ * @since 0.1.0
+ */
+export const extendOverFrame = (
+  chain: ChecksumChain,
+  view: DataView,
+  offset: number,
+  pageSize: number,
+  words: ChecksumWords
+): void => {
+  extendChain(chain, view, offset, checkedFrameHeaderBytes, words)
+  extendChain(chain, view, offset + frameHeaderBytes, pageSize, words)
+}
+
 const viewOf = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
 const hex = (value: number) => `0x${value.toString(16).padStart(8, "0")}`
@@ -337,8 +355,7 @@ export const writeFrame = (
   view.setUint32(offset + frameOffsets.salt1, generation.salt1)
   view.setUint32(offset + frameOffsets.salt2, generation.salt2)
   target.set(frame.page, offset + frameHeaderBytes)
-  extendChain(chain, view, offset, checkedFrameHeaderBytes, generation.words)
-  extendChain(chain, view, offset + frameHeaderBytes, pageBytes, generation.words)
+  extendOverFrame(chain, view, offset, pageBytes, generation.words)
   view.setUint32(offset + frameOffsets.checksum1, chain.s0)
   view.setUint32(offset + frameOffsets.checksum2, chain.s1)
 }
@@ -380,8 +397,7 @@ export const frameChecks = (
     !isFramePage(view.getUint32(offset + frameOffsets.pageNumber))
   ) return false
   const { s0, s1 } = chain
-  extendChain(chain, view, offset, checkedFrameHeaderBytes, header.checksumWords)
-  extendChain(chain, view, offset + frameHeaderBytes, pageSize, header.checksumWords)
+  extendOverFrame(chain, view, offset, pageSize, header.checksumWords)
   if (
     view.getUint32(offset + frameOffsets.checksum1) === chain.s0 &&
     view.getUint32(offset + frameOffsets.checksum2) === chain.s1
