@@ -64,16 +64,23 @@ describe("findImports", () => {
       "const a = \"import 'string'\" + 'it\\'s import(\"string\")'",
       "const b = `import \"template\" ${`${import(\"real-1\")} import(\"inner\")`} export * from \"template\"`",
       "const c = /import(\"regexp\")[/\"]/.test(`'`) || [/\"/, /'/, /`/]",
-      "if (a) /[\"'`]/.exec(b)",
-      "{ }",
-      "/`/.exec(b)",
       "const d = (a) / 2 / b[0] / 3; const e = `'`",
       "const f = { import: \"key\", export: \"key\", require: \"key\" }, from = \"word\"",
       "f.import(\"method\"), f.require(\"method\"), import.meta.resolve(\"meta\")",
       "export const g = from, h = \"x\"",
       "import(\"real-2\")"
     ].join("\n")
-    assert.deepStrictEqual(findImports(source), [{ specifier: "real-1", line: 6 }, { specifier: "real-2", line: 15 }])
+    assert.deepStrictEqual(findImports(source), [{ specifier: "real-1", line: 6 }, { specifier: "real-2", line: 12 }])
+  })
+
+  it("tells regular expressions from divisions", () => {
+    for (const before of ["", "if (a) ", "while (f(a)) ", "if (a) { }\n", "return ", "a = ", "[", "(", "`${"]) {
+      assert.deepStrictEqual(specifiersOf(`${before}/\`/\nimport("real")`), ["real"], before)
+      assert.deepStrictEqual(specifiersOf(`${before}/import("no")/`), [], before)
+    }
+    for (const before of ["a ", "1 ", "f(a) ", "a[0] ", "({ }) ", "{ } ", "'a' ", "`a` ", "`${a}` "]) {
+      assert.deepStrictEqual(specifiersOf(`${before}/ import("real") / 2`), ["real"], before)
+    }
   })
 
   it("reads escapes, and gives the line of the specifier", () => {

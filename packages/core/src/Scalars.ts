@@ -6,11 +6,15 @@
  * Each name is both a type and a schema. `X.make(value)` checks the range and brands; it throws on a value out of
  * range, so it is for values that a correct program computed. For input use `Schema.decodeUnknownEffect(X)`. On hot
  * paths `toLsn`, `toPageNumber` and `toCommitSeq` do the same check in a few nanoseconds. Values that count towards
- * 2^64 are `bigint`; byte positions are `number`, refused above 2^53 - 1.
+ * 2^64 are `bigint`; byte positions are `number`, refused above 2^53 - 1. In JSON (`Schema.toCodecJson`) a `bigint` is
+ * a decimal string and an {@link ObjectId} is hexadecimal; `ScalarBytes` has the forms on disk.
  *
  * @since 0.1.0
  */
+import * as Hex from "effect/encoding/Hex"
+import * as Order from "effect/Order"
 import * as Schema from "effect/Schema"
+import * as SchemaGetter from "effect/SchemaGetter"
 import { invariant } from "./Invariant.ts"
 
 const maxU16 = 0xffff
@@ -160,6 +164,72 @@ export type WalEpoch = typeof WalEpoch.Type
  */
 export const LaneId = intBetween(0, maxU16 - 1).pipe(Schema.brand("LaneId"))
 export type LaneId = typeof LaneId.Type
+
+const objectIdBytes = 16
+
+/**
+ * Identity of a capsule, marker or proof, 16 bytes, made by hashing what it names.
+ *
+ * **Details**
+ *
+ * Ordered by {@link ObjectIdOrder}. In JSON, in file names and as the key of a map it is written as 32 lower-case
+ * hexadecimal digits ({@link objectIdToHex}), because two arrays with equal bytes are two keys.
+ *
+ * @category scalars
+ * @since 0.1.0
+ */
+export const ObjectId = Schema.instanceOf(globalThis.Uint8Array<ArrayBufferLike>, {
+  expected: "Uint8Array",
+  toCodecJson: () =>
+    Schema.link<Uint8Array>()(Schema.String.check(Schema.isPattern(/^[0-9a-f]{32}$/)), {
+      decode: SchemaGetter.decodeHex(),
+      encode: SchemaGetter.encodeHex()
+    })
+}).check(Schema.makeFilter((bytes: Uint8Array) => bytes.length === objectIdBytes, { expected: "16 bytes" })).pipe(
+  Schema.brand("ObjectId")
+)
+export type ObjectId = typeof ObjectId.Type
+
+/**
+ * The lexicographic order of object ids, which is also the order of their hexadecimal forms.
+ *
+ * @category ordering
+ * @since 0.1.0
+ */
+export const ObjectIdOrder: Order.Order<ObjectId> = Order.make((self, that) => {
+  for (let i = 0; i < objectIdBytes; i++) {
+    const difference = (self[i] ?? 0) - (that[i] ?? 0)
+    if (difference !== 0) return difference < 0 ? -1 : 1
+  }
+  return 0
+})
+
+/**
+ * The 32 lower-case hexadecimal digits of an object id, as in the name of its capsule file.
+ *
+ * **Example** (Naming a capsule)
+ *
+ * ```ts
+ * import { objectIdToHex, toObjectId } from "@tidemark/core/Scalars"
+ *
+ * objectIdToHex(toObjectId(new Uint8Array(16).fill(0xc5))) // => "c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5c5"
+ * ```
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const objectIdToHex = (id: ObjectId): string => Hex.encode(id)
+
+/**
+ * Brands 16 bytes that the program computed, without copying them; another length is a defect.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const toObjectId = (bytes: Uint8Array): ObjectId => {
+  invariant(bytes.length === objectIdBytes, "an object id has 16 bytes")
+  return bytes as ObjectId
+}
 
 /**
  * Brands a byte position that the program computed; a value out of range is a defect.

@@ -5,6 +5,7 @@
  */
 export * from "./BinaryFormat.ts"
 export * from "./Invariant.ts"
+export * from "./ScalarBytes.ts"
 export * from "./Scalars.ts"
 export * from "./Snapshot.ts"
 export * from "./TidemarkError.ts"
