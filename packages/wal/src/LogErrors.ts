@@ -3,7 +3,7 @@
  *
  * @since 0.1.0
  */
-import type { Lsn } from "@tidemark/core/Scalars"
+import type { Lsn, PageNumber } from "@tidemark/core/Scalars"
 import { SqliteCode, TidemarkError } from "@tidemark/core/TidemarkError"
 import * as Cause from "effect/Cause"
 
@@ -109,5 +109,93 @@ export class ResetWhileBusy
 {
   override get message() {
     return `${this.log} cannot be reset while it is busy (reserved ${this.reserved}, durable ${this.durable})`
+  }
+}
+
+/**
+ * Somebody else is in the way for now. Nothing was changed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Busy extends TidemarkError("Busy", { isRetryable: true, sqliteCode: SqliteCode.busy })<{
+  /** Who is in the way, as the beginning of a sentence: `"a serialized writer is active"`. */
+  readonly reason: string
+  /** When trying again makes sense. */
+  readonly retryAfterMillis: number
+}> {
+  override get message() {
+    return `${this.reason}; nothing was changed: try again in ${this.retryAfterMillis} ms`
+  }
+}
+
+/**
+ * Another process, or another layer of this one, has the log open for writing. Nothing was changed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class LogLocked extends TidemarkError("LogLocked", { isRetryable: true, sqliteCode: SqliteCode.busy })<{
+  readonly path: string
+  /** Who holds it as far as the lease file tells; the kernel lock alone decides. */
+  readonly holderPid: number | undefined
+}> {
+  override get message() {
+    const holder = this.holderPid === undefined ? "another Tidemark process" : `Tidemark process ${this.holderPid}`
+    return `${this.path} is open in ${holder}; nothing was changed: wait until it closes or dies`
+  }
+}
+
+/**
+ * The database file ends before a page that belongs to the database: somebody cut it off. Nothing was changed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class DatabaseTruncated
+  extends TidemarkError("DatabaseTruncated", { isRetryable: false, sqliteCode: SqliteCode.corrupt })<{
+    readonly path: string
+    readonly page: PageNumber
+    readonly offset: number
+  }>
+{
+  override get message() {
+    return `page ${this.page} should be at byte ${this.offset} of ${this.path}, but the file ends before it: the database is damaged`
+  }
+}
+
+/**
+ * A checkpoint could not write or sync the database file, so its pages are unknown until recovery copies them again.
+ * Commits go on and are safe in the log; there is no further checkpoint until the database is opened again.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CheckpointFailed
+  extends TidemarkError("CheckpointFailed", { isRetryable: false, sqliteCode: SqliteCode.ioError })<{
+    readonly path: string
+    readonly cause: unknown
+  }>
+{
+  override get message() {
+    return `the checkpoint of ${this.path} failed (${
+      this.cause instanceof Error ? this.cause.message : String(this.cause)
+    }); every commit is safe in the log: open the database again to checkpoint it`
+  }
+}
+
+/**
+ * A number has come to its end. Nothing was changed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class Exhausted extends TidemarkError("Exhausted", { isRetryable: false, sqliteCode: SqliteCode.full })<{
+  /** What ran out: `"frames of the log"`, `"row ids"`, ... */
+  readonly what: string
+  readonly limit: bigint
+}> {
+  override get message() {
+    return `there are no ${this.what} left (limit ${this.limit}); nothing was changed`
   }
 }

@@ -1,0 +1,361 @@
+/**
+ * The running state of a SQLite WAL: what was handed over, what is durable, where every version is.
+ *
+ * LSNs are offsets into the frame area of the current generation, so that a position of the group commit engine is
+ * where the bytes go: file offset = 32 + LSN.
+ *
+ * Invariants
+ * 1. Frames are encoded in the order of sequences, when they are handed over, each continuing the checksum of the one
+ *    before it.
+ * 2. The index holds durable commits only; `published` is its tip.
+ * 3. A generation begins on the disk (wal-base, header, both synced) inside the write of its first batch, before any
+ *    frame of it. Until then a crash finds the generation before, all of which is in the database file.
+ */
+import { invariant } from "@tidemark/core/Invariant"
+import type { CommitSeq, Lsn, PageNumber, PageSize } from "@tidemark/core/Scalars"
+import { toCommitSeq } from "@tidemark/core/Scalars"
+import type { Vfs, VfsFile } from "@tidemark/platform/Vfs"
+import type { VfsError } from "@tidemark/platform/VfsError"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import { directoryOf, replaceFile } from "../AtomicFile.ts"
+import type { LogCommit, LogReader, Published } from "../CommitLog.ts"
+import type { GroupCommit, GroupCommitSink, LogEnded } from "../GroupCommit.ts"
+import { DatabaseTruncated, Exhausted } from "../LogErrors.ts"
+import { SnapshotRegistry } from "../SnapshotRegistry.ts"
+import type { ChecksumChain, WalHeader } from "../SqliteWalFormat.ts"
+import * as Format from "../SqliteWalFormat.ts"
+import * as WalBaseFormat from "../WalBaseFormat.ts"
+import { WalIndex } from "../WalIndex.ts"
+
+/** @internal */
+export interface WalStateOptions {
+  readonly vfs: Vfs["Service"]
+  readonly database: string
+  readonly pageSize: PageSize
+  readonly databaseFile: VfsFile
+  readonly walFile: VfsFile
+  readonly preallocateBytes: number
+  readonly maxFrames: number
+  /** The generation that goes on, with its checksum behind the last frame; or the one that is to begin. */
+  readonly header: WalHeader
+  readonly headerIsOnDisk: boolean
+  readonly chain: ChecksumChain
+  readonly previousSalts: { readonly salt1: number; readonly salt2: number }
+  readonly index: WalIndex
+  readonly databasePages: number
+  readonly walFileBytes: number
+}
+
+interface PendingCommit {
+  readonly pages: ReadonlyArray<PageNumber>
+  readonly databasePages: number
+  readonly end: number
+}
+
+/** @internal */
+export class WalState {
+  readonly readers = new SnapshotRegistry()
+  readonly restartListeners: Array<(versions: Iterable<readonly [PageNumber, CommitSeq]>) => void> = []
+  /** Called when commits became durable. */
+  onPublished: () => void = () => {}
+  header: WalHeader
+  headerIsOnDisk: boolean
+  previousSalts: { readonly salt1: number; readonly salt2: number }
+  index: WalIndex
+  published: Published
+  /** Grows when the log starts over: a frame that was looked up before is not where it was. */
+  generation = 0
+  private readonly options: WalStateOptions
+  private chain: ChecksumChain
+  private handedOver: CommitSeq
+  private handedOverFrames: number
+  private pending: Array<PendingCommit> = []
+  /** The file has blocks up to here, so that writing below it changes no metadata. */
+  private preparedEnd: number
+  private readonly zeros: Uint8Array
+  /** Set right after the engine was made on top of {@link sink}. */
+  engine: GroupCommit | undefined
+
+  constructor(options: WalStateOptions) {
+    this.options = options
+    this.header = options.header
+    this.headerIsOnDisk = options.headerIsOnDisk
+    this.previousSalts = options.previousSalts
+    this.chain = options.chain
+    this.index = options.index
+    this.published = { commitSeq: options.index.tip, databasePages: options.databasePages }
+    this.handedOver = options.index.tip
+    this.handedOverFrames = options.index.frames
+    this.preparedEnd = options.walFileBytes
+    this.zeros = new Uint8Array(options.preallocateBytes)
+  }
+
+  get frameBytes(): number {
+    return Format.frameBytes(this.options.pageSize)
+  }
+
+  /** Refuses a commit whose frames the file's u32 cannot count, or that is above the configured limit (SWAL-06). */
+  refuse(frames: number): Exhausted | undefined {
+    const { maxFrames } = this.options
+    if (this.handedOverFrames + frames <= maxFrames) return undefined
+    return new Exhausted({ what: "frames of the log", limit: BigInt(maxFrames) })
+  }
+
+  restore(tip: CommitSeq, walOffset: number): void {
+    invariant(tip === this.handedOver, "a restored coordinator continues at the tip of its log")
+    invariant(walOffset === this.handedOverFrames * this.frameBytes, "a restored offset is the end of the valid frames")
+  }
+
+  // ---------------------------------------------------------------------------------------------------------------
+  // Writing
+  // ---------------------------------------------------------------------------------------------------------------
+
+  append(
+    commit: LogCommit,
+    waiter: { readonly succeed: () => void; readonly fail: (failure: LogEnded) => void }
+  ): number {
+    const { engine } = this
+    invariant(engine !== undefined, "commits are handed over when the engine runs")
+    invariant(commit.seq === this.handedOver + 1n, "commits are handed over in the order of their sequences")
+    const { chain, frameBytes } = this
+    const { salt1, salt2, checksumWords } = this.header
+    const generation = { salt1, salt2, words: checksumWords }
+    const start = this.handedOverFrames * frameBytes
+    const last = commit.pages.length - 1
+    const encode = (target: Uint8Array, view: DataView, offset: number) => {
+      commit.pages.forEach((pageNumber, i) => {
+        const page = commit.image(pageNumber)
+        invariant(page.length === this.options.pageSize, "a frame holds exactly one page")
+        Format.writeFrame(
+          target,
+          view,
+          offset + i * frameBytes,
+          { pageNumber, databasePages: i === last ? commit.databasePages : 0, page },
+          generation,
+          chain
+        )
+      })
+    }
+    try {
+      const end = engine.enqueueUnsafe(commit.pages.length * frameBytes, encode, { mode: "durable", ...waiter })
+      this.pending.push({ pages: commit.pages, databasePages: commit.databasePages, end })
+    } catch (cause) {
+      // The checksum has moved on over frames that will never be written: nothing can follow them.
+      engine.poison(Cause.die(cause))
+      const ended = engine.ended()
+      invariant(ended !== undefined, "a poisoned log has ended")
+      waiter.fail(ended)
+      return start
+    }
+    this.handedOver = commit.seq
+    this.handedOverFrames += commit.pages.length
+    return start
+  }
+
+  sink(): GroupCommitSink {
+    const { walFile } = this.options
+    const prepare = (buffers: ReadonlyArray<Uint8Array>, lsn: Lsn) =>
+      Effect.suspend(() => this.headerIsOnDisk ? Effect.void : this.beginGeneration()).pipe(
+        Effect.map(() => this.withBlocksAhead(buffers, lsn))
+      )
+    return {
+      name: walFile.path,
+      write: (buffers, lsn) =>
+        Effect.flatMap(prepare(buffers, lsn), (all) => walFile.write(all, Format.walHeaderBytes + lsn)),
+      writeAndSync: (buffers, lsn) =>
+        this.headerIsOnDisk && this.hasBlocks(buffers, lsn)
+          ? walFile.writeAndSyncData(buffers, Format.walHeaderBytes + lsn)
+          : Effect.flatMap(
+            prepare(buffers, lsn),
+            (all) => walFile.writeAndSyncData(all, Format.walHeaderBytes + lsn)
+          ),
+      sync: walFile.syncData,
+      onDurable: (durable) => this.publish(durable),
+      onPoisoned: () => {
+        this.pending = []
+      }
+    }
+  }
+
+  /** Moves the commits that are durable now into the index. Runs before anybody is woken. */
+  private publish(durable: number): void {
+    let count = 0
+    for (const commit of this.pending) {
+      if (commit.end > durable) break
+      this.index.addCommit(commit.pages, commit.databasePages)
+      this.published = { commitSeq: this.index.tip, databasePages: commit.databasePages }
+      count++
+    }
+    this.pending.splice(0, count)
+    this.onPublished()
+  }
+
+  private hasBlocks(buffers: ReadonlyArray<Uint8Array>, lsn: number): boolean {
+    let end = Format.walHeaderBytes + lsn
+    for (const buffer of buffers) end += buffer.length
+    return end <= this.preparedEnd
+  }
+
+  /**
+   * Zero-fills the file ahead in the same write, so that the syncs that follow change no metadata of the file. Doing it
+   * in the leader's own write keeps zeros and frames from racing for the same bytes.
+   */
+  private withBlocksAhead(buffers: ReadonlyArray<Uint8Array>, lsn: number): ReadonlyArray<Uint8Array> {
+    if (this.hasBlocks(buffers, lsn)) return buffers
+    this.preparedEnd = Format.walHeaderBytes + lsn + this.zeros.length
+    for (const buffer of buffers) this.preparedEnd += buffer.length
+    return this.zeros.length === 0 ? buffers : [...buffers, this.zeros]
+  }
+
+  /** Writes the base and the header of the generation, each synced before what follows it (2.1, SWAL-05). */
+  private beginGeneration(): Effect.Effect<void, VfsError> {
+    const { database, vfs, walFile } = this.options
+    return Effect.gen({ self: this }, function*() {
+      yield* writeWalBase(vfs, database, {
+        sealed: false,
+        header: this.header,
+        previousSalts: this.previousSalts,
+        base: this.index.base
+      })
+      const header = Format.encodeHeader(this.header)
+      yield* walFile.writeAndSyncData([header], 0)
+      yield* vfs.syncDirectory(directoryOf(database))
+      this.preparedEnd = Math.max(this.preparedEnd, header.length)
+      this.headerIsOnDisk = true
+    })
+  }
+
+  /**
+   * Starts over: the next frame is the first one of a new generation. One synchronous step, for an idle log whose every
+   * commit is in the database file, synced, and whose readers all see exactly the tip.
+   */
+  startOver(salt2: number): void {
+    invariant(this.pending.length === 0, "a log starts over while it is idle")
+    invariant(this.readers.isAtLeast(this.index.tip), "no reader needs a frame when the log starts over")
+    for (const listener of this.restartListeners) listener(this.index.newestVersions())
+    if (this.headerIsOnDisk) this.previousSalts = { salt1: this.header.salt1, salt2: this.header.salt2 }
+    this.header = {
+      ...this.header,
+      checkpointSeq: (this.header.checkpointSeq + 1) >>> 0,
+      salt1: (this.header.salt1 + 1) >>> 0,
+      salt2
+    }
+    this.headerIsOnDisk = false
+    this.chain = Format.chainFromHeader(Format.encodeHeader(this.header))
+    this.index = new WalIndex(this.index.tip)
+    this.handedOverFrames = 0
+    this.generation++
+  }
+
+  /** Leaves an empty file behind, marked so in the base. Only right after {@link startOver}. */
+  truncate(): Effect.Effect<void, VfsError> {
+    const { database, vfs, walFile } = this.options
+    return Effect.gen({ self: this }, function*() {
+      invariant(!this.headerIsOnDisk && this.index.frames === 0, "only a log that has just started over is truncated")
+      yield* writeWalBase(vfs, database, {
+        sealed: true,
+        header: this.header,
+        previousSalts: this.previousSalts,
+        base: this.index.base
+      })
+      yield* walFile.truncate(0)
+      yield* walFile.syncFull
+      this.preparedEnd = 0
+    })
+  }
+
+  // ---------------------------------------------------------------------------------------------------------------
+  // Reading
+  // ---------------------------------------------------------------------------------------------------------------
+
+  openReader(): LogReader {
+    const { commitSeq: high, databasePages } = this.published
+    this.readers.acquire(high)
+    let isOpen = true
+    return {
+      high,
+      databasePages,
+      versionOf: (page) => {
+        const frame = this.index.find(page, high)
+        return frame < 0 ? toCommitSeq(0n) : this.index.seqOf(frame)
+      },
+      read: (page) => this.read(page, high, databasePages),
+      readSync: (page) => this.readSync(page, high, databasePages),
+      release: () => {
+        invariant(isOpen, "a reader is released once")
+        isOpen = false
+        this.readers.release(high)
+      }
+    }
+  }
+
+  private read(
+    page: PageNumber,
+    high: CommitSeq,
+    databasePages: number
+  ): Effect.Effect<Uint8Array, VfsError | DatabaseTruncated> {
+    return Effect.suspend((): Effect.Effect<Uint8Array, VfsError | DatabaseTruncated> => {
+      const bytes = new Uint8Array(this.options.pageSize)
+      // Beyond the end of the database there are zeros, whatever the file still holds there.
+      if (page > databasePages) return Effect.succeed(bytes)
+      const { generation } = this
+      const place = this.placeOf(page, high)
+      return Effect.flatMap(place.file.read(bytes, place.offset), (count) => {
+        // The log started over while the read was under way: the frame may hold another page by now. The page is in
+        // the database file, which is where the second attempt finds it.
+        if (generation !== this.generation) return this.read(page, high, databasePages)
+        return count < bytes.length
+          ? Effect.fail(new DatabaseTruncated({ path: place.file.path, page, offset: place.offset }))
+          : Effect.succeed(bytes)
+      })
+    })
+  }
+
+  /** Synchronous, so the log cannot start over in between. */
+  private readSync(page: PageNumber, high: CommitSeq, databasePages: number): Uint8Array {
+    const bytes = new Uint8Array(this.options.pageSize)
+    if (page > databasePages) return bytes
+    const { file, offset } = this.placeOf(page, high)
+    if (file.readSync(bytes, offset) < bytes.length) throw new DatabaseTruncated({ path: file.path, page, offset })
+    return bytes
+  }
+
+  private placeOf(page: PageNumber, high: CommitSeq): { readonly file: VfsFile; readonly offset: number } {
+    const { databaseFile, pageSize, walFile } = this.options
+    const frame = this.index.find(page, high)
+    return frame < 0
+      ? { file: databaseFile, offset: (page - 1) * pageSize }
+      : { file: walFile, offset: Format.frameOffset(frame, pageSize) + Format.frameHeaderBytes }
+  }
+}
+
+/** @internal */
+export const writeWalBase = Effect.fnUntraced(function*(
+  vfs: Vfs["Service"],
+  database: string,
+  values: {
+    readonly sealed: boolean
+    readonly header: WalHeader
+    readonly previousSalts: { readonly salt1: number; readonly salt2: number }
+    readonly base: CommitSeq
+  }
+): Effect.fn.Return<void, VfsError> {
+  const directory = WalBaseFormat.sideDirectory(database)
+  if ((yield* vfs.identify(directory)) === undefined) {
+    yield* vfs.makeDirectory(directory)
+    yield* vfs.syncDirectory(directoryOf(database))
+  }
+  yield* replaceFile(
+    vfs,
+    WalBaseFormat.walBasePath(database),
+    WalBaseFormat.encode({
+      sealed: values.sealed,
+      salt1: values.header.salt1,
+      salt2: values.header.salt2,
+      previousSalt1: values.previousSalts.salt1,
+      previousSalt2: values.previousSalts.salt2,
+      baseCommitSeq: values.base
+    })
+  )
+})
