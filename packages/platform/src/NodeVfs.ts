@@ -34,7 +34,7 @@ import * as Schema from "effect/Schema"
 import * as NodeFs from "node:fs"
 import { FileLock } from "./FileLock.ts"
 import { codeOf, nodeCall, toVfsError } from "./internal/nodeCalls.ts"
-import { makeNodeFile } from "./internal/nodeFile.ts"
+import { type DescriptorCalls, makeNodeFile } from "./internal/nodeFile.ts"
 import { makeSyncRoute, type SyncRoute, type SyncRouteLimits } from "./internal/syncRoute.ts"
 import { ProcessLiveness } from "./ProcessLiveness.ts"
 import { Vfs, type VfsIdentity, type VfsOpenOptions } from "./Vfs.ts"
@@ -55,7 +55,20 @@ export interface NodeVfsOptions {
   readonly inlineSyncMaxMicros?: number | undefined
   /** Batches (with what is still to be synced from earlier writes) above so many bytes always take the pool. */
   readonly inlineSyncMaxBytes?: number | undefined
+  /**
+   * The calls that read, write and sync a descriptor, in place of those of `node:fs`: a test makes them short, slow or
+   * failing.
+   */
+  readonly calls?: NodeFileCalls | undefined
 }
+
+/**
+ * The part of `node:fs` that an open file is made of.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type NodeFileCalls = DescriptorCalls
 
 /**
  * The defaults of {@link NodeVfsOptions}.
@@ -65,7 +78,7 @@ export interface NodeVfsOptions {
  */
 export const defaults = {
   inlineSyncMaxMicros: 1000,
-  inlineSyncMaxBytes: 262_144
+  inlineSyncMaxBytes: 524_288
 } as const
 
 const flagsOf = ({ access, create }: VfsOpenOptions): number => {
@@ -100,6 +113,8 @@ const makeVfs = (options: NodeVfsOptions = {}): Vfs["Service"] => {
   invariant(limits.maxMicros >= 0, "inlineSyncMaxMicros is not negative")
   invariant(limits.maxBytes >= 0, "inlineSyncMaxBytes is not negative")
 
+  const calls = options.calls ?? NodeFs
+
   // As many entries as there are devices with open files.
   const routes = new Map<number, SyncRoute>()
   const routeOf = (device: number): SyncRoute => {
@@ -117,7 +132,7 @@ const makeVfs = (options: NodeVfsOptions = {}): Vfs["Service"] => {
       Effect.flatMap((stats) =>
         stats.isDirectory()
           ? Effect.fail(toVfsError("open", path, codeError("EISDIR", "a directory cannot be opened as a file")))
-          : Effect.succeed(makeNodeFile({ descriptor, path, route: routeOf(stats.dev), limits }))
+          : Effect.succeed(makeNodeFile({ descriptor, path, route: routeOf(stats.dev), limits, calls }))
       ),
       Effect.onError(() => closeQuietly(descriptor, path))
     )
@@ -219,7 +234,7 @@ const notNegative = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
  * @category configuration
  * @since 0.1.0
  */
-export const config: Config.Config<Required<{ readonly [K in keyof NodeVfsOptions]: number }>> = Config.all({
+export const config: Config.Config<{ readonly [K in keyof typeof defaults]: number }> = Config.all({
   inlineSyncMaxMicros: Config.schema(notNegative, "TIDEMARK_VFS_INLINE_SYNC_MAX_MICROS").pipe(
     Config.withDefault(defaults.inlineSyncMaxMicros)
   ),

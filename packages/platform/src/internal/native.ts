@@ -11,6 +11,8 @@
  * @internal
  */
 import * as Result from "effect/Result"
+import type Koffi from "koffi"
+import type * as NodeFfi from "node:ffi"
 import { createRequire } from "node:module"
 import type { NativeBackend } from "../FileLock.ts"
 
@@ -24,7 +26,7 @@ const require = createRequire(import.meta.url)
 
 const loadKoffi = (): Native => {
   // What `require` answers is untyped; the package's own types describe it.
-  const koffi = require("koffi") as typeof import("koffi")
+  const koffi = require("koffi") as typeof Koffi
   const fcntl = koffi.load(null).func("int fcntl(int descriptor, int command, _Inout_ void *argument)")
   return {
     backend: "koffi",
@@ -34,7 +36,7 @@ const loadKoffi = (): Native => {
 
 const loadNodeFfi = (): Native => {
   // As above. Loaded only when it is needed: importing it prints an experimental warning.
-  const ffi = require("node:ffi") as typeof import("node:ffi")
+  const ffi = require("node:ffi") as typeof NodeFfi
   const { functions } = ffi.dlopen(null, {
     fcntl: { arguments: ["int32", "int32", "pointer"], return: "int32" },
     __errno_location: { arguments: [], return: "pointer" }
@@ -58,7 +60,7 @@ export const loadNative = (backends: ReadonlyArray<NativeBackend>): Result.Resul
     try {
       return Result.succeed(backend === "koffi" ? loadKoffi() : loadNodeFfi())
     } catch (cause) {
-      reasons.push(`${backend} does not load (${cause instanceof Error ? cause.message.split("\n")[0] : cause})`)
+      reasons.push(`${backend} does not load (${String(cause).split("\n", 1).join("")})`)
     }
   }
   return Result.fail(["there is no native access", ...reasons].join("; "))

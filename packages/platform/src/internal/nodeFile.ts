@@ -15,10 +15,30 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as NodeFs from "node:fs"
 import type { VfsFile } from "../Vfs.ts"
-import { type VfsError, type VfsOperation } from "../VfsError.ts"
+import { VfsError, type VfsOperation } from "../VfsError.ts"
 import { closedError, codeOf, toVfsError } from "./nodeCalls.ts"
-import { recordDuration, staysOnThread, type SyncRoute, type SyncRouteLimits } from "./syncRoute.ts"
+import { enterRoute, leaveRoute, recordDuration, type SyncRoute, type SyncRouteLimits } from "./syncRoute.ts"
 import { byteLengthOf, readFully, readFullySync, writeFully, writeFullySync } from "./transfer.ts"
+
+/** The calls on descriptors that a file is made of; `node:fs` has them, and a test may bring its own. */
+export interface DescriptorCalls {
+  writev(descriptor: number, buffers: ReadonlyArray<Uint8Array>, position: number, done: Counted): void
+  writevSync(descriptor: number, buffers: ReadonlyArray<Uint8Array>, position: number): number
+  read(
+    descriptor: number,
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    position: number,
+    done: Counted
+  ): void
+  readSync(descriptor: number, buffer: Uint8Array, offset: number, length: number, position: number): number
+  fdatasync(descriptor: number, done: NodeFs.NoParamCallback): void
+  fdatasyncSync(descriptor: number): void
+  fsync(descriptor: number, done: NodeFs.NoParamCallback): void
+}
+
+type Counted = (cause: NodeJS.ErrnoException | null, count: number) => void
 
 export interface NodeFile {
   readonly file: VfsFile
@@ -36,8 +56,9 @@ export const makeNodeFile = (options: {
   readonly path: string
   readonly route: SyncRoute
   readonly limits: SyncRouteLimits
+  readonly calls: DescriptorCalls
 }): NodeFile => {
-  const { descriptor, limits, path, route } = options
+  const { calls, descriptor, limits, path, route } = options
   let callsUnderWay = 0
   let isClosing = false
   let onIdle: (() => void) | undefined
@@ -47,21 +68,31 @@ export const makeNodeFile = (options: {
     Effect.uninterruptible(Effect.callback<A, VfsError>((resume) => {
       if (isClosing) return resume(Effect.fail(closedError(operation, path)))
       callsUnderWay++
-      start((cause, value) => {
+      const leave = () => {
         callsUnderWay--
         if (callsUnderWay === 0) onIdle?.()
-        resume(cause === null ? Effect.succeed(value) : Effect.fail(toVfsError(operation, path, cause)))
-      })
+      }
+      try {
+        start((cause, value) => {
+          leave()
+          if (cause === null) return resume(Effect.succeed(value))
+          resume(Effect.fail(cause instanceof VfsError ? cause : toVfsError(operation, path, cause)))
+        })
+      } catch (defect) {
+        // What throws here was never handed to the system, and a close must not wait for it.
+        leave()
+        throw defect
+      }
     }))
 
   const writeSome = (buffers: ReadonlyArray<Uint8Array>, position: number, done: Done<number>) =>
-    NodeFs.writev(descriptor, buffers, position, done)
+    calls.writev(descriptor, buffers, position, done)
   const writeSomeSync = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
-    NodeFs.writevSync(descriptor, buffers, position)
+    calls.writevSync(descriptor, buffers, position)
   const readSome = (buffer: Uint8Array, position: number, done: Done<number>) =>
-    NodeFs.read(descriptor, buffer, 0, buffer.length, position, done)
+    calls.read(descriptor, buffer, 0, buffer.length, position, done)
   const readSomeSync = (buffer: Uint8Array, position: number) =>
-    NodeFs.readSync(descriptor, buffer, 0, buffer.length, position)
+    calls.readSync(descriptor, buffer, 0, buffer.length, position)
 
   const write = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
     call<void>("write", (done) => {
@@ -70,18 +101,26 @@ export const makeNodeFile = (options: {
       writeFully(writeSome, buffers, position, done)
     })
 
-  const sync = (operation: "syncData" | "syncFull", start: (descriptor: number, done: Done<void>) => void) =>
-    call<void>(operation, (done) => {
-      const bytes = unsyncedBytes
-      start(descriptor, (cause) => {
-        if (cause === null) unsyncedBytes -= bytes
-        done(cause, undefined)
+  const startSync = (
+    operation: "syncData" | "syncFull",
+    done: Done<void>
+  ) => {
+    const bytes = unsyncedBytes
+    calls[operation === "syncData" ? "fdatasync" : "fsync"](descriptor, (cause) => {
+      if (cause === null) unsyncedBytes -= bytes
+      done(cause === null ? null : toVfsError(operation, path, cause), undefined)
+    })
+  }
+
+  // One call, so that a close that has begun waits for both halves.
+  const writeAndSyncInPool = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
+    call<void>("write", (done) => {
+      unsyncedBytes += byteLengthOf(buffers)
+      writeFully(writeSome, buffers, position, (cause) => {
+        if (cause !== null) return done(cause, undefined)
+        startSync("syncData", done)
       })
     })
-  const syncData = sync(
-    "syncData",
-    (descriptor, done) => NodeFs.fdatasync(descriptor, (cause) => done(cause, undefined))
-  )
 
   const writeAndSyncOnThread = (
     buffers: ReadonlyArray<Uint8Array>,
@@ -92,7 +131,7 @@ export const makeNodeFile = (options: {
     try {
       writeFullySync(writeSomeSync, buffers, position)
       operation = "syncData"
-      NodeFs.fdatasyncSync(descriptor)
+      calls.fdatasyncSync(descriptor)
       unsyncedBytes = 0
       return Effect.void
     } catch (cause) {
@@ -100,20 +139,25 @@ export const makeNodeFile = (options: {
     }
   }
 
+  const leave = Effect.sync(() => leaveRoute(route))
+
   const writeAndSyncData = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
     Effect.uninterruptible(Clock.clockWith((clock) => {
       checkPosition(position)
+      const bytes = unsyncedBytes + byteLengthOf(buffers)
+      const isOnThread = enterRoute(route, limits, bytes)
       const started = clock.monotonicTimeNanosUnsafe()
-      const record = () => recordDuration(route, Number(clock.monotonicTimeNanosUnsafe() - started) / 1000)
-      const isOnThread = staysOnThread(route, limits, unsyncedBytes + byteLengthOf(buffers))
-      const leave = Effect.sync(() => {
-        route.running--
-      })
-      route.running++
+      const record = () => {
+        // Big batches take the pool anyway and say little about small ones.
+        if (bytes <= limits.maxBytes) recordDuration(route, Number(clock.monotonicTimeNanosUnsafe() - started) / 1000)
+      }
       if (!isOnThread) {
         return Effect.ensuring(
-          Effect.tap(Effect.andThen(write(buffers, position), syncData), Effect.sync(record)),
-          leave
+          writeAndSyncInPool(buffers, position),
+          Effect.sync(() => {
+            record()
+            leaveRoute(route)
+          })
         )
       }
       const outcome = writeAndSyncOnThread(buffers, position)
@@ -141,8 +185,8 @@ export const makeNodeFile = (options: {
     },
     write,
     writeAndSyncData,
-    syncData,
-    syncFull: sync("syncFull", (descriptor, done) => NodeFs.fsync(descriptor, (cause) => done(cause, undefined))),
+    syncData: call("syncData", (done) => startSync("syncData", done)),
+    syncFull: call("syncFull", (done) => startSync("syncFull", done)),
     truncate: (size) =>
       call("truncate", (done) => {
         checkPosition(size)

@@ -8,9 +8,11 @@
  * Invariants:
  * 1. Nothing is done on the calling thread before the pool has shown once how long this device takes.
  * 2. Between two turns of the event loop at most one write-and-sync per device is done on the calling thread: `running`
- *    counts it until the turn is over, and whatever comes meanwhile takes the pool, where it also overlaps.
+ *    counts it until the turn is over, and whatever comes meanwhile takes the pool.
  * 3. The calling thread takes only batches whose bytes, together with what an earlier plain write left to be synced,
  *    stay within `maxBytes`: a sync pays for everything that is dirty.
+ * 4. Where calls meet, as those of the lanes of a parallel log do, the next ones take the pool as well: there they
+ *    overlap, while on the calling thread the first would hold up the others.
  *
  * @internal
  */
@@ -28,6 +30,8 @@ export interface SyncRoute {
   running: number
   /** Moving average of their duration in microseconds; NaN before the first. */
   recentMicros: number
+  /** How many more calls take the pool because two have met. */
+  crowdedCalls: number
 }
 
 /**
@@ -36,11 +40,24 @@ export interface SyncRoute {
  */
 const newestWeight = 0.25
 
-export const makeSyncRoute = (): SyncRoute => ({ running: 0, recentMicros: Number.NaN })
+/** More than most parallel logs have lanes: one meeting per round of its lanes keeps all of them in the pool. */
+const crowdedCallsAfterMeeting = 16
 
-export const staysOnThread = (route: SyncRoute, limits: SyncRouteLimits, bytes: number): boolean =>
+export const makeSyncRoute = (): SyncRoute => ({ running: 0, recentMicros: Number.NaN, crowdedCalls: 0 })
+
+/** Enters a call and answers whether it is to be done on the calling thread; `leaveRoute` ends it. */
+export const enterRoute = (route: SyncRoute, limits: SyncRouteLimits, bytes: number): boolean => {
+  if (route.running > 0) route.crowdedCalls = crowdedCallsAfterMeeting
+  else if (route.crowdedCalls > 0) route.crowdedCalls--
+  const isAlone = route.running === 0 && route.crowdedCalls === 0
+  route.running++
   // NaN compares false: an unknown device takes the pool (invariant 1).
-  route.recentMicros < limits.maxMicros && route.running === 0 && bytes <= limits.maxBytes
+  return isAlone && bytes <= limits.maxBytes && route.recentMicros < limits.maxMicros
+}
+
+export const leaveRoute = (route: SyncRoute): void => {
+  route.running--
+}
 
 export const recordDuration = (route: SyncRoute, micros: number): void => {
   route.recentMicros = Number.isNaN(route.recentMicros)
