@@ -1,4 +1,7 @@
 import { deepStrictEqual } from "node:assert/strict"
 
-/** What a line `expr // => value` of an example becomes. */
-export const assertExample = (actual: unknown, expected: unknown): void => deepStrictEqual(actual, expected)
+/** What the expression of a line `expr // => value` of an example becomes: itself, when it has the value. */
+export const assertExample = <A>(actual: A, expected: unknown): A => {
+  deepStrictEqual(actual, expected)
+  return actual
+}

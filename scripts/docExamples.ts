@@ -5,8 +5,9 @@
  *    something of `@tidemark/`. Other blocks are fragments and stay what they are.
  * 2. The program has the lines of the example at the same line numbers, so that what a tool says about line 3 of the
  *    program is about line 3 of the example.
- * 3. `expr // => value` asserts that both are deeply equal; so does `const name = expr // => value`. Other lines that
- *    carry `// =>` are refused, so that no promise of a document goes unchecked.
+ * 3. `expr // => value` asserts that both are deeply equal; so do `const name = expr // => value` and
+ *    `return expr // => value`. Other lines that carry `// =>` are refused, so that no promise of a document goes
+ *    unchecked.
  */
 import { globSync, readFileSync } from "node:fs"
 import { join } from "node:path"
@@ -52,19 +53,15 @@ export const readExamples = (root: string): Array<Example> =>
     findExamples(file, readFileSync(join(root, file), "utf8"))
   )
 
-const promise = /^(\s*)(.+?);?\s*\/\/ => (.+?)\s*$/
-const declaration = /^const (\w+)(?::[^=]+)? = /
+const promise = /^(\s*(?:const \w+(?::[^=]+)? = |return )?)(.+?);?\s*\/\/ => (.+?)\s*$/
 
 const assertLine = (line: string): string => {
   const match = promise.exec(line)
   if (match === null) {
     return line.includes("// =>") ? `throw new Error("this line promises a value, but has no expression")` : line
   }
-  const [, indent = "", expression = "", value = ""] = match
-  const name = declaration.exec(expression)?.[1]
-  return name === undefined
-    ? `${indent}assertExample((${expression}), (${value}))`
-    : `${indent}${expression}; assertExample(${name}, (${value}))`
+  const [, before = "", expression = "", value = ""] = match
+  return `${before}assertExample((${expression}), (${value}))`
 }
 
 /** The program of an example; `assertModule` is the specifier of the module that exports `assertExample`. */

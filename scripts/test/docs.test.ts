@@ -143,6 +143,10 @@ describe("toProgram", () => {
   it("passes when the values are as promised", async () => {
     const code = [
       "const one = 1 // => 1",
+      "const twice = (a) => {",
+      "  return a + a // => 2",
+      "}",
+      "twice(one) // => 2",
       "({ one, list: [2n] }) // => { one: 1, list: [2n] }",
       "await Promise.resolve(new Uint8Array([1])) // => new Uint8Array([1])"
     ]
@@ -150,7 +154,15 @@ describe("toProgram", () => {
   })
 
   it("fails when a value is another one", async () => {
-    for (const line of ["1 + 1 // => 3", "const a = { b: 1n } // => { b: 2n }", "[1] // => [1, 2]", "1; // => \"1\""]) {
+    for (
+      const line of [
+        "1 + 1 // => 3",
+        "const a = { b: 1n } // => { b: 2n }",
+        "(() => {\n  return 1 // => 2\n})()",
+        "[1] // => [1, 2]",
+        "1; // => \"1\""
+      ]
+    ) {
       assert.match(await failureOf(line) ?? "", /AssertionError/, line)
     }
   })
