@@ -309,27 +309,18 @@ describe("NodeVfs", () => {
           assert.isTrue(NodeFs.readFileSync(path).equals(bytes))
         }).pipe(Effect.provide(layer)))
 
-      it.effect("an interrupted write runs to its end before its fiber does", () =>
+      it.effect("a file whose scope is closed answers EBADF, and touches no file that has its descriptor now", () =>
         Effect.gen(function*() {
-          const path = NodePath.join(yield* temporaryDirectory, "file")
-          const file = yield* (yield* Vfs).open(path, { access: "readWrite", create: "exclusive" })
-          const bytes = new Uint8Array(8 * 1024 * 1024).fill(6)
-          for (const write of [file.write, file.writeAndSyncData]) {
-            yield* file.truncate(0)
-            const fiber = yield* Effect.forkChild(write([bytes], 0), { startImmediately: true })
-            yield* Fiber.interrupt(fiber)
-            assert.isTrue(NodeFs.readFileSync(path).equals(bytes))
-          }
-        }).pipe(Effect.provide(layer)))
-
-      it.effect("a file whose scope is closed answers EBADF", () =>
-        Effect.gen(function*() {
-          const path = NodePath.join(yield* temporaryDirectory, "file")
+          const directory = yield* temporaryDirectory
+          const path = NodePath.join(directory, "file")
           const file = yield* Effect.scoped(
             (yield* Vfs).open(path, { access: "readWrite", create: "exclusive" }).pipe(
               Effect.tap((file) => file.writeAndSyncData([Uint8Array.of(1)], 0))
             )
           )
+          // The system gives the lowest free number, which is the one that has just been closed.
+          const otherPath = NodePath.join(directory, "other")
+          yield* (yield* Vfs).open(otherPath, { access: "readWrite", create: "exclusive" })
           const one = Uint8Array.of(2)
           for (
             const [operation, late] of [
@@ -345,6 +336,7 @@ describe("NodeVfs", () => {
           }
           assert.throws(() => file.readSync(one, 0), VfsError)
           assert.deepStrictEqual([...NodeFs.readFileSync(path)], [1])
+          assert.deepStrictEqual([...NodeFs.readFileSync(otherPath)], [])
         }).pipe(Effect.provide(layer)))
 
       it.effect.runIf(isLinux)(
@@ -367,6 +359,49 @@ describe("NodeVfs", () => {
       )
     })
   }
+
+  it.effect("an interrupted call runs to its end before its fiber does, and its file stays open that long", () =>
+    Effect.gen(function*() {
+      const events: Array<string> = []
+      let finish = () => {}
+      const held: NodeVfs.NodeFileCalls = {
+        ...NodeFs,
+        writev: (_, buffers, __, done) => {
+          events.push("started")
+          finish = () => {
+            events.push("finished")
+            done(null, byteLengthOf(buffers))
+          }
+        }
+      }
+      const scope = yield* Scope.make()
+      const file = yield* openNew.pipe(Effect.provide(NodeVfs.layerVfsOptions({ calls: held })), Scope.provide(scope))
+      for (const write of [file.write, file.writeAndSyncData]) {
+        events.length = 0
+        const fiber = yield* Effect.forkChild(
+          write([Uint8Array.of(1)], 0).pipe(Effect.onExit(() => Effect.sync(() => events.push("ended")))),
+          { startImmediately: true }
+        )
+        const interruption = yield* Effect.forkChild(Fiber.interrupt(fiber), { startImmediately: true })
+        for (let turn = 0; turn < 5; turn++) yield* Effect.yieldNow
+        assert.deepStrictEqual(events, ["started"])
+        finish()
+        yield* Fiber.join(interruption)
+        assert.deepStrictEqual(events, ["started", "finished", "ended"])
+      }
+      events.length = 0
+      const writing = yield* Effect.forkChild(file.write([Uint8Array.of(1)], 0), { startImmediately: true })
+      const closing = yield* Effect.forkChild(
+        Scope.close(scope, Exit.void).pipe(Effect.tap(() => Effect.sync(() => events.push("closed")))),
+        { startImmediately: true }
+      )
+      for (let turn = 0; turn < 5; turn++) yield* Effect.yieldNow
+      assert.deepStrictEqual(events, ["started"])
+      finish()
+      yield* Fiber.join(writing)
+      yield* Fiber.join(closing)
+      assert.deepStrictEqual(events, ["started", "finished", "closed"])
+    }))
 
   it.effect("a position that is no safe integer is a defect, and writes nothing", () =>
     Effect.gen(function*() {
