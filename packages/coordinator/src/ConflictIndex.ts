@@ -347,7 +347,7 @@ export const make = (options?: {
  * @category constructors
  * @since 0.1.0
  */
-export const restore = (options: {
+export const recovered = (options: {
   readonly base: CommitSeq
   readonly tip: CommitSeq
   readonly pages: Iterable<readonly [PageNumber, CommitSeq]>

@@ -6,9 +6,9 @@
  * An error says where it happened, what it means for the data, and what the caller can do. Errors that a client can
  * get over the wire carry the SQLite code of the same meaning (section 9 of `formats.md`).
  *
- * {@link Conflict}, {@link SerializationFailure} and {@link Busy} are the everyday answers of an optimistic
- * coordinator, and the next thing that happens to them is a retry: they are made without a stack trace, whose capture
- * takes some fifty times as long as everything else about them.
+ * {@link Conflict} and {@link SerializationFailure} are the everyday answers of an optimistic coordinator, and the next
+ * thing that happens to them is a retry: they are made without a stack trace, whose capture takes some fifty times as
+ * long as everything else about them.
  *
  * @since 0.1.0
  */
@@ -107,21 +107,13 @@ export class SerializationFailure
 }
 
 /**
- * Somebody is in the way for a moment: a serialized writer, commits that are still being synced, a full table of
- * slots or permits (CO-12, CO-17). Nothing happened; the same call may succeed after `retryAfterMillis`.
+ * Somebody is in the way for a moment: a serialized writer, commits that are still being synced, a full table of slots
+ * or permits (CO-12, CO-17). The same error that a log answers with.
  *
  * @category errors
  * @since 0.1.0
  */
-export class Busy extends ExpectedError("Busy", { isRetryable: true, sqliteCode: SqliteCode.busy })<{
-  /** Who is in the way, as the beginning of a sentence: `"a serialized writer is active"`. */
-  readonly reason: string
-  readonly retryAfterMillis: number
-}> {
-  override get message() {
-    return `${this.reason}; try again in ${this.retryAfterMillis} ms`
-  }
-}
+export { Busy } from "@tidemark/wal/LogErrors"
 
 /**
  * Another coordinator holds the lease (CO-08). Nothing was changed; commit through that one, or try again when it is

@@ -219,7 +219,7 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
     },
 
     put(page, version, given) {
-      const own = given.byteLength === given.buffer.byteLength ? given : given.slice()
+      const own = given.byteLength === given.buffer.byteLength ? given : new Uint8Array(given)
       const known = find(page, version)
       if (known === undefined) {
         const entry: Version = { page, version, bytes: own, later: ends, earlier: ends, next: pages.get(page) }

@@ -117,7 +117,7 @@ describe("ConflictIndex", () => {
 
   it("CO-15 an index that is rebuilt from the log refuses a writer from before the take-over", () => {
     const base = seq(2n ** 40n)
-    const index = ConflictIndex.restore({
+    const index = ConflictIndex.recovered({
       base,
       tip: seq(base + 4n),
       pages: [

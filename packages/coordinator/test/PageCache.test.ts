@@ -82,6 +82,8 @@ describe("PageCache", () => {
     const kept = cache.get(page(1), seq(1))
     assert.deepStrictEqual(kept, new Uint8Array(4096).fill(7))
     assert.strictEqual(kept?.buffer.byteLength, 4096)
+    cache.put(page(2), seq(1), Buffer.from(batch.buffer, 4096, 4096))
+    assert.strictEqual(cache.get(page(2), seq(1))?.buffer.byteLength, 4096)
   })
 
   it("PG-06 agrees with a list in the order of use, within its bound", () => {
