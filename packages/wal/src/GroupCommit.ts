@@ -523,6 +523,8 @@ class Engine implements GroupCommit {
       if (siblings >= this.commitSiblings && Duration.isPositive(this.commitDelay)) {
         yield* Effect.sleep(this.commitDelay)
       }
+      // Somebody may have poisoned the log meanwhile; parked, the leader would never see it.
+      if (this.poisoned !== undefined) break
       const batch = this.queue.take()
       if (batch !== undefined) yield* this.writeBatch(batch)
       else if (this.durable < this.written && this.mustSyncWritten()) yield* this.syncWritten()
