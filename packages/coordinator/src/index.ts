@@ -1,1 +1,14 @@
-export {}
+/**
+ * First-committer-wins commits of page transactions, and the pager on top of them.
+ *
+ * @since 0.1.0
+ */
+export * as CompatCoordinator from "./CompatCoordinator.ts"
+export * as ConflictIndex from "./ConflictIndex.ts"
+export * from "./CoordinatorErrors.ts"
+export * as CoordinatorLease from "./CoordinatorLease.ts"
+export * as CoordinatorMetrics from "./CoordinatorMetrics.ts"
+export * as PageCache from "./PageCache.ts"
+export * as Pager from "./Pager.ts"
+export * from "./PagerErrors.ts"
+export * as WriteSet from "./WriteSet.ts"

@@ -263,3 +263,14 @@ export const toCommitSeq = (value: bigint): CommitSeq => {
   invariant(value >= 0n && value <= maxU64, "a commit sequence fits into a u64")
   return value as CommitSeq
 }
+
+/**
+ * Brands a transaction id that the program counted; a value out of range is a defect.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const toTxnId = (value: bigint): TxnId => {
+  invariant(value >= 1n && value < 2n ** 62n, "a transaction id is 1 ... 2^62 - 1")
+  return value as TxnId
+}

@@ -1,0 +1,245 @@
+/**
+ * Transactions over the pages of a database: what an application uses.
+ *
+ * **Details**
+ *
+ * A transaction reads the database as it was when it began, plus its own writes, and commits all of them or nothing.
+ * Readers never block writers. Of two transactions that wrote the same page the first committer wins; the other one
+ * fails with `Conflict`, which `withTransaction` answers by running it again on a fresh snapshot.
+ *
+ * Under `"snapshot"` isolation two transactions that each read what the other writes may both commit (write skew). Under
+ * `"serializable"` the pages that were read are validated as well, and one of them fails.
+ *
+ * @since 0.1.0
+ */
+import type { PageNumber, PageSize, TxnToken } from "@tidemark/core/Scalars"
+import type { Snapshot } from "@tidemark/core/Snapshot"
+import { Vfs } from "@tidemark/platform/Vfs"
+import type { VfsError } from "@tidemark/platform/VfsError"
+import { CommitLog } from "@tidemark/wal/CommitLog"
+import type { DatabaseTruncated } from "@tidemark/wal/LogErrors"
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import type { CommitAnswer, CommitError } from "./CompatCoordinator.ts"
+import { CompatCoordinator } from "./CompatCoordinator.ts"
+import type { SpillCorrupt } from "./CoordinatorErrors.ts"
+import { Conflict, SerializationFailure } from "./CoordinatorErrors.ts"
+import * as CoordinatorMetrics from "./CoordinatorMetrics.ts"
+import type { PagerParts } from "./internal/pagerTransaction.ts"
+import { PagerTransaction } from "./internal/pagerTransaction.ts"
+import * as PageCache from "./PageCache.ts"
+import type { PageOutOfRange, WrongPageSize } from "./PagerErrors.ts"
+import * as WriteSet from "./WriteSet.ts"
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface PagerOptions {
+  /** Bytes of pages that are kept in memory. Default 64 MiB. */
+  readonly cacheBytes?: number | undefined
+  /** Bytes of a transaction's writes that are kept in memory; above it they go to a spill file. Default 32 MiB. */
+  readonly spillThresholdBytes?: number | undefined
+}
+
+/**
+ * What a transaction may not see: under `"snapshot"` write skew is possible, under `"serializable"` nothing is.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Isolation = "snapshot" | "serializable"
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface TransactionOptions {
+  /** Default `"snapshot"`. */
+  readonly isolation?: Isolation | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface WithTransactionOptions<E = never> extends TransactionOptions {
+  /**
+   * When to run again after a `Conflict` or a `SerializationFailure`. Default: at once, as often as it takes. A retry
+   * never begins before the commit that was in the way is visible.
+   */
+  readonly schedule?: Schedule.Schedule<unknown, CommitError | E> | undefined
+}
+
+/**
+ * @category errors
+ * @since 0.1.0
+ */
+export type ReadError = PageOutOfRange | DatabaseTruncated | SpillCorrupt | VfsError
+
+/**
+ * @category errors
+ * @since 0.1.0
+ */
+export type WriteError = PageOutOfRange | WrongPageSize | VfsError
+
+/**
+ * A transaction. It is used by whom it was given to, as a value; nothing in it is bound to a fiber.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Transaction {
+  readonly token: TxnToken
+  readonly snapshot: Snapshot
+  readonly isolation: Isolation
+  readonly pageSize: PageSize
+
+  /** Size of the database in pages as this transaction sees it: at its snapshot, with its own growth and cuts. */
+  readonly databasePages: () => number
+
+  /**
+   * A page, in memory of the caller's own: exactly `pageSize` bytes, zeros beyond the end of the database.
+   */
+  readonly read: (page: PageNumber) => Effect.Effect<Uint8Array, ReadError>
+
+  /** The same, now, for callers that cannot await; throws what {@link Transaction.read} would fail with (PG-09). */
+  readonly readSync: (page: PageNumber) => Uint8Array
+
+  /**
+   * Replaces a page: exactly `pageSize` bytes, which are copied before this returns. Beyond the end the database grows.
+   */
+  readonly write: (page: PageNumber, bytes: Uint8Array) => Effect.Effect<void, WriteError>
+
+  /** The next page behind the end of the database, which now ends with it. Never SQLite's lock-byte page. */
+  readonly allocate: () => PageNumber
+
+  /** Cuts the database off behind `pages` pages (at least 1). What was written beyond is forgotten. */
+  readonly truncateTo: (pages: number) => Effect.Effect<void, PageOutOfRange>
+
+  /** Takes the writes out of this transaction: page -> bytes (PG-10). */
+  readonly takeWriteSet: Effect.Effect<Map<PageNumber, Uint8Array>, SpillCorrupt | VfsError>
+
+  /** Makes the writes of another transaction writes of this one. The map and its bytes belong to it from here on. */
+  readonly adoptWriteSet: (
+    pages: ReadonlyMap<PageNumber, Uint8Array>
+  ) => Effect.Effect<void, WriteError>
+
+  /** Commits. The transaction is over, whatever comes of it. */
+  readonly commit: Effect.Effect<CommitAnswer, CommitError>
+
+  /** Forgets all writes. The transaction is over. */
+  readonly rollback: Effect.Effect<void>
+}
+
+/**
+ * @category services
+ * @since 0.1.0
+ */
+export class Pager extends Context.Service<Pager, {
+  readonly database: string
+  readonly pageSize: PageSize
+
+  /** Begins a transaction. Leaving the scope without a commit rolls it back (PG-01). */
+  readonly begin: (options?: TransactionOptions) => Effect.Effect<Transaction, never, Scope.Scope>
+
+  /**
+   * Runs `use` in a transaction and commits it. After a `Conflict` or a `SerializationFailure` it is run again on a
+   * fresh snapshot (PG-02), so it should do nothing but read and write pages. When `use` fails nothing is committed.
+   */
+  readonly withTransaction: <A, E, R>(
+    use: (transaction: Transaction) => Effect.Effect<A, E, R>,
+    options?: WithTransactionOptions<E>
+  ) => Effect.Effect<A, E | CommitError, R>
+}>()("@tidemark/coordinator/Pager") {}
+
+/**
+ * A pager with its default options.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer: Layer.Layer<Pager, never, CompatCoordinator | CommitLog | Vfs> = Layer.effect(
+  Pager,
+  Effect.suspend(() => make({}))
+)
+
+/**
+ * A pager with options.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerOptions = (
+  options: PagerOptions
+): Layer.Layer<Pager, never, CompatCoordinator | CommitLog | Vfs> => Layer.effect(Pager, make(options))
+
+const NotNegative = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }))
+
+/**
+ * {@link layerOptions} from the configuration: `TIDEMARK_CACHE_BYTES`, `TIDEMARK_SPILL_THRESHOLD_BYTES` (by default
+ * derived from the cache: four times its size, within 32 MiB and 512 MiB).
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig: Layer.Layer<Pager, Config.ConfigError, CompatCoordinator | CommitLog | Vfs> = Layer.unwrap(
+  Effect.gen(function*() {
+    const cacheBytes = yield* Config.schema(NotNegative, "TIDEMARK_CACHE_BYTES").pipe(
+      Config.withDefault(PageCache.defaultMaxBytes)
+    )
+    return layerOptions({
+      cacheBytes,
+      spillThresholdBytes: yield* Config.schema(NotNegative, "TIDEMARK_SPILL_THRESHOLD_BYTES").pipe(
+        Config.withDefault(WriteSet.spillThreshold(cacheBytes))
+      )
+    })
+  })
+)
+
+const make = Effect.fnUntraced(function*(options: PagerOptions) {
+  const vfs = yield* Vfs
+  const coordinator = yield* CompatCoordinator
+  const log = yield* CommitLog
+  const context = yield* Effect.context<never>()
+  const cache = PageCache.make({ maxBytes: options.cacheBytes })
+  log.onRestart((versions) => {
+    for (const [page, version] of versions) cache.rebase(page, version)
+  })
+  const parts: PagerParts = { vfs, coordinator, cache, spillThresholdBytes: options.spillThresholdBytes }
+
+  const begin: Pager["Service"]["begin"] = (transactionOptions) =>
+    Effect.acquireRelease(
+      Effect.sync(() => new PagerTransaction(parts, transactionOptions?.isolation ?? "snapshot")),
+      (transaction) => transaction.rollback
+    )
+
+  const withTransaction: Pager["Service"]["withTransaction"] = (use, transactionOptions) => {
+    const isolation = transactionOptions?.isolation ?? "snapshot"
+    const attempt = Effect.acquireUseRelease(
+      Effect.sync(() => new PagerTransaction(parts, isolation)),
+      (transaction) => Effect.flatMap(use(transaction), (value) => Effect.as(transaction.commit, value)),
+      (transaction) => transaction.rollback
+    )
+    const once = Effect.tapError(attempt, (error) => {
+      if (!isContention(error)) return Effect.void
+      CoordinatorMetrics.retries.updateUnsafe(1, context)
+      // A snapshot that is taken before the other commit is visible would conflict with it again (PG-02).
+      return Effect.andThen(Effect.logDebug(error.message), coordinator.awaitVisible(error.conflictingSeq))
+    })
+    return Effect.retry(once, {
+      while: isContention,
+      schedule: transactionOptions?.schedule ?? Schedule.forever
+    })
+  }
+
+  return Pager.of({ database: coordinator.database, pageSize: coordinator.pageSize, begin, withTransaction })
+})
+
+const isContention = (error: unknown): error is Conflict | SerializationFailure =>
+  error instanceof Conflict || error instanceof SerializationFailure

@@ -1,0 +1,88 @@
+/**
+ * What became of the newest transactions, by token: so that a submission that is repeated gets the first one's answer,
+ * and that an interrupted committer can ask (CO-17, CO-18). Bounded: the oldest are forgotten.
+ */
+import type { TxnToken } from "@tidemark/core/Scalars"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type { CommitAnswer, CommitError, Outcome } from "../CompatCoordinator.ts"
+
+const maxOutcomes = 16_384
+
+type CommitExit = Exit.Exit<CommitAnswer, CommitError>
+
+interface Entry {
+  /** `undefined` while the commit is on its way. */
+  exit: CommitExit | undefined
+  waiters: Array<(exit: CommitExit) => void> | undefined
+}
+
+/** @internal */
+export interface PendingOutcome {
+  readonly settle: (exit: CommitExit) => void
+}
+
+/** The epoch is a u32, so ids and epochs do not overlap. */
+const keyOf = (token: TxnToken): bigint => (token.id << 32n) | BigInt(token.epoch)
+
+/** @internal */
+export class OutcomeCache {
+  private readonly entries = new Map<bigint, Entry>()
+
+  begin(token: TxnToken): PendingOutcome {
+    const key = keyOf(token)
+    const entry: Entry = { exit: undefined, waiters: undefined }
+    this.remember(key, entry)
+    return {
+      settle: (exit) => {
+        const { waiters } = entry
+        entry.exit = exit
+        entry.waiters = undefined
+        // A log that failed says nothing about what of it has reached the disk: the commit stays undecided.
+        if (Exit.isFailure(exit)) this.entries.delete(key)
+        if (waiters !== undefined) { for (const waiter of waiters) waiter(exit) }
+      }
+    }
+  }
+
+  /** The request was refused: nothing of it was written. A retry under the same token is looked at anew. */
+  abort(token: TxnToken): void {
+    this.remember(keyOf(token), { exit: aborted, waiters: undefined })
+  }
+
+  /** The answer of an earlier submission that was accepted. */
+  find(token: TxnToken): { readonly answer: Effect.Effect<CommitAnswer, CommitError> } | undefined {
+    const entry = this.entries.get(keyOf(token))
+    if (entry === undefined || entry.exit === aborted) return undefined
+    if (entry.exit !== undefined) return { answer: entry.exit }
+    return {
+      answer: Effect.callback<CommitAnswer, CommitError>((resume) => {
+        if (entry.exit !== undefined) return resume(entry.exit)
+        const waiter = (exit: CommitExit) => resume(exit)
+        entry.waiters = [...(entry.waiters ?? []), waiter]
+        return Effect.sync(() => {
+          entry.waiters = entry.waiters?.filter((other) => other !== waiter)
+        })
+      })
+    }
+  }
+
+  outcome(token: TxnToken): Outcome {
+    const exit = this.entries.get(keyOf(token))?.exit
+    if (exit === undefined) return { _tag: "undecided" }
+    return Exit.isSuccess(exit) ? { _tag: "committed", commitSeq: exit.value.commitSeq } : { _tag: "aborted" }
+  }
+
+  private remember(key: bigint, entry: Entry): void {
+    this.entries.set(key, entry)
+    if (this.entries.size <= maxOutcomes) return
+    for (const [oldest, { exit }] of this.entries) {
+      // What is on its way is never forgotten; the log's queue bounds how much that is.
+      if (exit === undefined) continue
+      this.entries.delete(oldest)
+      break
+    }
+  }
+}
+
+const aborted: CommitExit = Exit.interrupt()

@@ -1,0 +1,270 @@
+/**
+ * One transaction of the pager: its view of the pages, its writes, its end.
+ *
+ * Invariants
+ * 1. What is read is the snapshot with the transaction's own writes on top, whatever others commit meanwhile.
+ * 2. Bytes that go out are copies: nobody can change a page that others read.
+ * 3. After `commit` or `rollback` the hold is released exactly once and the spill file is gone.
+ */
+import { invariant } from "@tidemark/core/Invariant"
+import type { PageNumber, PageSize, TxnToken } from "@tidemark/core/Scalars"
+import { toPageNumber } from "@tidemark/core/Scalars"
+import type { Snapshot } from "@tidemark/core/Snapshot"
+import type { Vfs } from "@tidemark/platform/Vfs"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type { CommitAnswer, CommitError, TransactionHold } from "../CompatCoordinator.ts"
+import { type CompatCoordinator, maxCommitPages } from "../CompatCoordinator.ts"
+import { WriteSetTooLarge } from "../CoordinatorErrors.ts"
+import type { PageCache } from "../PageCache.ts"
+import type { Isolation, ReadError, Transaction, WriteError } from "../Pager.ts"
+import { PageOutOfRange, WrongPageSize } from "../PagerErrors.ts"
+import * as WriteSet from "../WriteSet.ts"
+
+/** @internal */
+export interface PagerParts {
+  readonly vfs: Vfs["Service"]
+  readonly coordinator: CompatCoordinator["Service"]
+  readonly cache: PageCache
+  readonly spillThresholdBytes: number | undefined
+}
+
+/** SQLite's lock bytes lie at 2^30; the page that holds them is never used. */
+const lockByteOffset = 2 ** 30
+const lockBytePage = (pageSize: number): number => lockByteOffset / pageSize + 1
+const maxPage = 0xfffffffe
+const page1 = toPageNumber(1)
+
+/** @internal */
+export class PagerTransaction implements Transaction {
+  readonly token: TxnToken
+  readonly snapshot: Snapshot
+  readonly isolation: Isolation
+  readonly pageSize: PageSize
+  private readonly parts: PagerParts
+  private readonly hold: TransactionHold
+  private readonly writes: WriteSet.WriteSet
+  private readonly reads: Set<PageNumber> | undefined
+  private pages: number
+  /** Set when the size was chosen, not just grown by writing. */
+  private cutTo: number | undefined
+  private isOver = false
+
+  constructor(parts: PagerParts, isolation: Isolation) {
+    const { coordinator, vfs } = parts
+    const hold = coordinator.begin()
+    this.parts = parts
+    this.hold = hold
+    this.token = hold.token
+    this.snapshot = hold.snapshot
+    this.isolation = isolation
+    this.pageSize = coordinator.pageSize
+    this.pages = hold.reader.databasePages
+    this.reads = isolation === "serializable" ? new Set() : undefined
+    this.writes = WriteSet.makeUnsafe(vfs, {
+      database: coordinator.database,
+      token: hold.token,
+      pageSize: coordinator.pageSize,
+      spillThresholdBytes: parts.spillThresholdBytes
+    })
+  }
+
+  readonly databasePages = (): number => this.pages
+
+  // ---------------------------------------------------------------------------------------------------------------
+  // Reading
+  // ---------------------------------------------------------------------------------------------------------------
+
+  readonly read = (page: PageNumber): Effect.Effect<Uint8Array, ReadError> =>
+    Effect.suspend((): Effect.Effect<Uint8Array, ReadError> => {
+      this.assertOpen()
+      const refusal = this.refusePage(page)
+      if (refusal !== undefined) return Effect.fail(refusal)
+      if (this.writes.has(page)) {
+        return Effect.map(this.writes.get(page), (own) => copyOf(own, this.pageSize))
+      }
+      this.reads?.add(page)
+      if (this.isBeyondCut(page)) return Effect.succeed(new Uint8Array(this.pageSize))
+      const version = this.hold.reader.versionOf(page)
+      const cached = this.parts.cache.get(page, version)
+      if (cached !== undefined) return Effect.succeed(cached.slice())
+      return Effect.map(this.hold.reader.read(page), (bytes) => this.keep(page, bytes))
+    })
+
+  readonly readSync = (page: PageNumber): Uint8Array => {
+    this.assertOpen()
+    const refusal = this.refusePage(page)
+    if (refusal !== undefined) throw refusal
+    if (this.writes.has(page)) return copyOf(this.writes.getSync(page), this.pageSize)
+    this.reads?.add(page)
+    if (this.isBeyondCut(page)) return new Uint8Array(this.pageSize)
+    const cached = this.parts.cache.get(page, this.hold.reader.versionOf(page))
+    return cached === undefined ? this.keep(page, this.hold.reader.readSync(page)) : cached.slice()
+  }
+
+  /** Keeps a page that was read and answers a copy. The log may have started over meanwhile, so it is named anew. */
+  private keep(page: PageNumber, bytes: Uint8Array): Uint8Array {
+    if (page <= this.hold.reader.databasePages) {
+      this.parts.cache.put(page, this.hold.reader.versionOf(page), bytes)
+    }
+    return bytes.slice()
+  }
+
+  /** Pages that this transaction cut off, or that lie behind what it cut, are zeros to it. */
+  private isBeyondCut(page: PageNumber): boolean {
+    return this.cutTo !== undefined && page > this.cutTo
+  }
+
+  // ---------------------------------------------------------------------------------------------------------------
+  // Writing
+  // ---------------------------------------------------------------------------------------------------------------
+
+  readonly write = (page: PageNumber, bytes: Uint8Array): Effect.Effect<void, WriteError> => {
+    this.assertOpen()
+    const refusal = this.refusePage(page) ?? this.refuseBytes(page, bytes)
+    if (refusal !== undefined) return Exit.fail(refusal)
+    if (page > this.pages) this.pages = page
+    return this.writes.put(page, bytes)
+  }
+
+  readonly allocate = (): PageNumber => {
+    this.assertOpen()
+    const next = this.pages + 1 === lockBytePage(this.pageSize) ? this.pages + 2 : this.pages + 1
+    this.pages = next
+    return toPageNumber(next)
+  }
+
+  readonly truncateTo = (pages: number): Effect.Effect<void, PageOutOfRange> =>
+    Effect.suspend(() => {
+      this.assertOpen()
+      if (!Number.isInteger(pages) || pages < 1 || pages > this.pages || pages === lockBytePage(this.pageSize)) {
+        return Effect.fail(
+          new PageOutOfRange({ page: pages, what: "the size that a database is cut to", maxPage: this.pages })
+        )
+      }
+      for (const page of this.writes.pagesAscending()) if (page > pages) this.writes.delete(page)
+      this.cutTo = Math.min(pages, this.cutTo ?? pages)
+      this.pages = pages
+      return Effect.void
+    })
+
+  readonly takeWriteSet: Transaction["takeWriteSet"] = Effect.suspend(() => {
+    this.assertOpen()
+    return this.writes.take
+  })
+
+  readonly adoptWriteSet = (pages: ReadonlyMap<PageNumber, Uint8Array>): Effect.Effect<void, WriteError> =>
+    Effect.suspend((): Effect.Effect<void, WriteError> => {
+      this.assertOpen()
+      let highest = this.pages
+      for (const [page, bytes] of pages) {
+        const refusal = this.refusePage(page) ?? this.refuseBytes(page, bytes)
+        if (refusal !== undefined) return Effect.fail(refusal)
+        if (page > highest) highest = page
+      }
+      this.pages = highest
+      return this.writes.adopt(pages)
+    })
+
+  private refusePage(page: number): PageOutOfRange | undefined {
+    if (Number.isInteger(page) && page >= 1 && page <= maxPage && page !== lockBytePage(this.pageSize)) return undefined
+    const what = page === lockBytePage(this.pageSize) ? "SQLite's lock-byte page" : "a page number"
+    return new PageOutOfRange({ page, what, maxPage })
+  }
+
+  private refuseBytes(page: PageNumber, bytes: Uint8Array): WrongPageSize | undefined {
+    if (bytes.length === this.pageSize) return undefined
+    return new WrongPageSize({ page, bytes: bytes.length, pageSize: this.pageSize })
+  }
+
+  // ---------------------------------------------------------------------------------------------------------------
+  // Ending
+  // ---------------------------------------------------------------------------------------------------------------
+
+  readonly commit: Effect.Effect<CommitAnswer, CommitError> = Effect.suspend(() => {
+    this.assertOpen()
+    this.isOver = true
+    const changesSize = this.cutTo !== undefined || this.pages !== this.hold.reader.databasePages
+    return (changesSize ? Effect.andThen(this.settleSize, this.submit) : this.submit).pipe(
+      Effect.ensuring(this.release)
+    )
+  })
+
+  readonly rollback: Effect.Effect<void> = Effect.suspend(() => {
+    if (this.isOver) return Effect.void
+    this.isOver = true
+    return this.release
+  })
+
+  private readonly submit = Effect.suspend(() => {
+    const { reads, writes } = this
+    // The snapshot is not read any more: a checkpoint that waits for readers does not wait for committers.
+    this.hold.endReading()
+    return Effect.map(
+      this.parts.coordinator.commit({
+        token: this.token,
+        snapshot: this.snapshot,
+        writes,
+        reads: reads === undefined ? undefined : Array.from(reads).filter((page) => !writes.has(page)),
+        databasePages: this.isCut() ? this.pages : undefined
+      }),
+      (answer) => {
+        if (!writes.isSpilled) this.keepCommitted(answer)
+        return answer
+      }
+    )
+  })
+
+  private isCut(): boolean {
+    return this.pages < this.hold.reader.databasePages
+  }
+
+  private keepCommitted(answer: CommitAnswer): void {
+    for (const page of this.writes.pagesAscending()) {
+      const bytes = this.writes.getSync(page)
+      if (bytes !== undefined) this.parts.cache.put(page, answer.commitSeq, bytes)
+    }
+  }
+
+  /**
+   * Makes the write set say what the change of size means. A cut writes page 1, as the log needs a frame to carry the
+   * new size and others need a page to conflict on (PG-11). Growth writes zeros into every new page that was not
+   * written: what a page holds must not depend on what an earlier, longer database left there.
+   */
+  private readonly settleSize = Effect.suspend((): Effect.Effect<void, CommitError> => {
+    const missing = this.grownPages()
+    const pages = missing.length + this.writes.size
+    if (pages > maxCommitPages) return Effect.fail(new WriteSetTooLarge({ pages, maxPages: maxCommitPages }))
+    const zeros = new Uint8Array(this.pageSize)
+    const fill = Effect.forEach(missing, (page) => this.writes.put(page, zeros), { discard: true })
+    if (!this.isCut() || this.writes.has(page1)) return fill
+    return Effect.andThen(
+      fill,
+      Effect.flatMap(this.hold.reader.read(page1), (bytes) => this.writes.put(page1, bytes))
+    )
+  })
+
+  private grownPages(): ReadonlyArray<PageNumber> {
+    const missing: Array<PageNumber> = []
+    const from = (this.cutTo ?? this.hold.reader.databasePages) + 1
+    // One more than can be committed is enough to refuse it.
+    for (let page = from; page <= this.pages && missing.length <= maxCommitPages; page++) {
+      if (page !== lockBytePage(this.pageSize) && !this.writes.has(toPageNumber(page))) missing.push(toPageNumber(page))
+    }
+    return missing
+  }
+
+  private readonly release = Effect.suspend(() => {
+    this.hold.end()
+    return this.writes.close
+  })
+
+  private assertOpen(): void {
+    invariant(!this.isOver, "a transaction is not used after its commit or rollback")
+  }
+}
+
+const copyOf = (own: Uint8Array | undefined, pageSize: number): Uint8Array => {
+  invariant(own !== undefined && own.length === pageSize, "a page of a write set is one page of bytes")
+  return own.slice()
+}
