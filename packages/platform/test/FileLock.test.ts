@@ -69,17 +69,20 @@ for (const { backend, isHere } of backends) {
         assert.strictEqual(NodeFs.statSync(path).size, 0)
       }).pipe(Effect.provide(layer)))
 
-    it.effect("the end of the scope gives the lock back, also when a child process is being spawned", () =>
+    it.effect("the end of the scope gives the lock back, also while a child process shares the open file", () =>
       Effect.gen(function*() {
-        const acquire = yield* locksOf(yield* lockFile)
-        for (let round = 0; round < 5; round++) {
-          const scope = yield* Scope.make()
-          yield* Scope.provide(acquire("exclusive", bytes(0, 1)), scope)
-          const exited = once(spawn(process.execPath, ["--version"], { stdio: "ignore" }), "exit")
-          yield* Scope.close(scope, Exit.void)
-          assert.strictEqual(yield* attempt(Effect.scoped(acquire("exclusive", bytes(0, 1)))), "taken")
-          yield* Effect.promise(() => exited)
-        }
+        const path = yield* lockFile
+        const acquire = yield* locksOf(path)
+        const scope = yield* Scope.make()
+        yield* Scope.provide(acquire("exclusive", bytes(0, 1)), scope)
+        const descriptor = NodeFs.readdirSync("/proc/self/fd").map(Number).find((number) =>
+          NodeFs.readlinkSync(`/proc/self/fd/${number}`) === path
+        )
+        const child = spawn("sleep", ["60"], { stdio: ["ignore", "ignore", "ignore", descriptor] })
+        yield* Effect.addFinalizer(() => Effect.sync(() => child.kill("SIGKILL")))
+        assert.strictEqual(NodeFs.readlinkSync(`/proc/${child.pid}/fd/3`), path)
+        yield* Scope.close(scope, Exit.void)
+        assert.strictEqual(yield* attempt(acquire("exclusive", bytes(0, 1))), "taken")
       }).pipe(Effect.provide(layer)))
 
     it.effect("closing another descriptor of the file takes nothing away", () =>

@@ -4,12 +4,13 @@ import { Effect, Schedule } from "effect"
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
 import * as NodeFs from "node:fs"
+import { Writable } from "node:stream"
 
 const isLinux = process.platform === "linux"
 
 const started = (command: string, args: ReadonlyArray<string>) =>
   Effect.acquireRelease(
-    Effect.sync(() => spawn(command, args, { stdio: ["ignore", "pipe", "inherit"] })),
+    Effect.sync(() => spawn(command, args, { stdio: ["ignore", "pipe", "inherit", "pipe"] })),
     (child) => Effect.sync(() => child.kill("SIGKILL"))
   )
 
@@ -21,7 +22,15 @@ const firstLine = (child: ChildProcess) =>
     return stdout === null ? "" : String((await once(stdout, "data"))[0]).trim()
   })
 
-const statOf = (pid: number) => Effect.sync(() => parseProcStat(NodeFs.readFileSync(`/proc/${pid}/stat`, "latin1")))
+const statLine = (pid: number) => Effect.sync(() => NodeFs.readFileSync(`/proc/${pid}/stat`, "latin1"))
+
+/** The system says nothing when a process changes: it has to be asked again. */
+const eventually = (pid: number, isReached: (line: string) => boolean): Effect.Effect<void> =>
+  statLine(pid).pipe(
+    Effect.flatMap((line) => isReached(line) ? Effect.void : Effect.fail("not yet")),
+    Effect.retry(Schedule.spaced("2 millis")),
+    Effect.orDie
+  )
 
 describe("parseProcStat", () => {
   const behindName = "S 1 2 3 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 11 0 188165 1000 200 18446744073709551615"
@@ -82,8 +91,9 @@ describe("ProcessLiveness", () => {
           `process.title = ") Z 9 ("; console.log("renamed"); setInterval(() => {}, 1000)`
         ])
         assert.strictEqual(yield* firstLine(child), "renamed")
-        assert.include(NodeFs.readFileSync(`/proc/${pidOf(child)}/stat`, "latin1"), "() Z 9 ()")
-        const birth = (yield* statOf(pidOf(child)))?.birth ?? 0n
+        const line = yield* statLine(pidOf(child))
+        assert.include(line, "() Z 9 ()")
+        const birth = parseProcStat(line)?.birth ?? 0n
         assert.isTrue(birth >= self.birth)
         assert.isTrue(yield* isAlive({ pid: pidOf(child), birth }))
       }).pipe(Effect.provide(ProcessLiveness.layer))
@@ -94,13 +104,15 @@ describe("ProcessLiveness", () => {
     () =>
       Effect.gen(function*() {
         const { isAlive } = yield* ProcessLiveness
-        // The shell becomes a program that does not know that it has a child, and never waits for it.
-        const parent = yield* started("sh", ["-c", "true & echo $!; exec sleep 60"])
+        // The shell becomes a program that does not know that it has a child, and never waits for it. The child ends when
+        // its input does, which is after that.
+        const parent = yield* started("sh", ["-c", "cat <&3 >/dev/null & echo $!; exec sleep 60"])
         const pid = Number(yield* firstLine(parent))
-        yield* statOf(pid).pipe(
-          Effect.flatMap((stat) => stat?.state === "Z" ? Effect.void : Effect.fail("still running")),
-          Effect.retry(Schedule.spaced("2 millis"))
-        )
+        yield* eventually(pidOf(parent), (line) => line.includes("(sleep)"))
+        const input = parent.stdio[3]
+        assert.instanceOf(input, Writable)
+        input.end()
+        yield* eventually(pid, (line) => parseProcStat(line)?.state === "Z")
         assert.isTrue(process.kill(pid, 0))
         assert.isFalse(yield* isAlive({ pid, birth: 0n }))
       }).pipe(Effect.provide(ProcessLiveness.layer))
