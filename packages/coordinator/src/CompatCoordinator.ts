@@ -164,7 +164,7 @@ export class CompatCoordinator extends Context.Service<CompatCoordinator, {
    */
   readonly commit: (request: CommitRequest) => Effect.Effect<CommitAnswer, CommitError>
 
-  /** What became of the transaction. The newest 16,384 are remembered. */
+  /** What became of the transaction. At least the newest 16,384 are remembered. */
   readonly outcome: (token: TxnToken) => Effect.Effect<Outcome>
 
   /**

@@ -83,6 +83,15 @@ export const versionOverheadBytes = 256
 /** The name of what the database file holds. */
 const base = toCommitSeq(0n)
 
+/**
+ * Versions of one page that are held at the most; the one put first goes first. A page that is committed all the time
+ * would otherwise fill the cache with versions that nobody sees any more.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
+export const maxVersionsPerPage = 4
+
 interface Version {
   readonly page: PageNumber
   version: CommitSeq
@@ -180,6 +189,20 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
     }
   }
 
+  /** Versions are found by walking a page's list, which therefore stays short. */
+  const dropSurplus = (newest: Version): void => {
+    let last = newest
+    for (let kept = 1; kept < maxVersionsPerPage; kept++) {
+      if (last.next === undefined) return
+      last = last.next
+    }
+    const surplus = last.next
+    if (surplus === undefined) return
+    invariant(surplus.next === undefined, "a page has one version too many at the most")
+    last.next = undefined
+    letGo(surplus)
+  }
+
   const dropPage = (page: PageNumber): void => {
     let entry = pages.get(page)
     pages.delete(page)
@@ -226,6 +249,7 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
         pages.set(page, entry)
         linkAsLatest(entry)
         size += 1
+        dropSurplus(entry)
       } else {
         bytes -= costOf(known.bytes)
         known.bytes = own

@@ -22,7 +22,7 @@ import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Schedule from "effect/Schedule"
+import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { CommitAnswer, CommitError } from "./CompatCoordinator.ts"
@@ -226,16 +226,21 @@ const make = Effect.fnUntraced(function*(options: PagerOptions) {
       (transaction) => Effect.flatMap(use(transaction), (value) => Effect.as(transaction.commit, value)),
       (transaction) => transaction.rollback
     )
-    const once = Effect.tapError(attempt, (error) => {
-      if (!isContention(error)) return Effect.void
+    // A snapshot that is taken before the other commit is visible would conflict with it again (PG-02).
+    const settle = (error: Conflict | SerializationFailure) => {
       CoordinatorMetrics.retries.updateUnsafe(1, context)
-      // A snapshot that is taken before the other commit is visible would conflict with it again (PG-02).
       return Effect.andThen(Effect.logDebug(error.message), coordinator.awaitVisible(error.conflictingSeq))
-    })
-    return Effect.retry(once, {
-      while: isContention,
-      schedule: transactionOptions?.schedule ?? Schedule.forever
-    })
+    }
+    const schedule = transactionOptions?.schedule
+    if (schedule !== undefined) {
+      const settled = Effect.tapError(attempt, (error) => isContention(error) ? settle(error) : Effect.void)
+      return Effect.retry(settled, { while: isContention, schedule })
+    }
+    const again: typeof attempt = Effect.catch(
+      attempt,
+      (error) => isContention(error) ? Effect.andThen(settle(error), Effect.suspend(() => again)) : Effect.fail(error)
+    )
+    return again
   }
 
   return Pager.of({ database: coordinator.database, pageSize: coordinator.pageSize, begin, withTransaction })

@@ -7,7 +7,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { CommitAnswer, CommitError, Outcome } from "../CompatCoordinator.ts"
 
-const maxOutcomes = 16_384
+/** Of one generation: at least so many of the newest outcomes are remembered, at most twice as many. */
+const generationSize = 16_384
 
 type CommitExit = Exit.Exit<CommitAnswer, CommitError>
 
@@ -27,7 +28,8 @@ const keyOf = (token: TxnToken): bigint => (token.id << 32n) | BigInt(token.epoc
 
 /** @internal */
 export class OutcomeCache {
-  private readonly entries = new Map<bigint, Entry>()
+  private young = new Map<bigint, Entry>()
+  private old = new Map<bigint, Entry>()
 
   begin(token: TxnToken): PendingOutcome {
     const key = keyOf(token)
@@ -39,7 +41,10 @@ export class OutcomeCache {
         entry.exit = exit
         entry.waiters = undefined
         // A log that failed says nothing about what of it has reached the disk: the commit stays undecided.
-        if (Exit.isFailure(exit)) this.entries.delete(key)
+        if (Exit.isFailure(exit)) {
+          this.young.delete(key)
+          this.old.delete(key)
+        }
         if (waiters !== undefined) { for (const waiter of waiters) waiter(exit) }
       }
     }
@@ -52,7 +57,7 @@ export class OutcomeCache {
 
   /** The answer of an earlier submission that was accepted. */
   find(token: TxnToken): { readonly answer: Effect.Effect<CommitAnswer, CommitError> } | undefined {
-    const entry = this.entries.get(keyOf(token))
+    const entry = this.lookUp(keyOf(token))
     if (entry === undefined || entry.exit === aborted) return undefined
     if (entry.exit !== undefined) return { answer: entry.exit }
     return {
@@ -68,20 +73,24 @@ export class OutcomeCache {
   }
 
   outcome(token: TxnToken): Outcome {
-    const exit = this.entries.get(keyOf(token))?.exit
+    const exit = this.lookUp(keyOf(token))?.exit
     if (exit === undefined) return { _tag: "undecided" }
     return Exit.isSuccess(exit) ? { _tag: "committed", commitSeq: exit.value.commitSeq } : { _tag: "aborted" }
   }
 
+  private lookUp(key: bigint): Entry | undefined {
+    return this.young.get(key) ?? this.old.get(key)
+  }
+
   private remember(key: bigint, entry: Entry): void {
-    this.entries.set(key, entry)
-    if (this.entries.size <= maxOutcomes) return
-    for (const [oldest, { exit }] of this.entries) {
+    if (this.young.size >= generationSize) {
+      const forgotten = this.old
+      this.old = this.young
+      this.young = new Map()
       // What is on its way is never forgotten; the log's queue bounds how much that is.
-      if (exit === undefined) continue
-      this.entries.delete(oldest)
-      break
+      for (const [oldKey, oldEntry] of forgotten) if (oldEntry.exit === undefined) this.young.set(oldKey, oldEntry)
     }
+    this.young.set(key, entry)
   }
 }
 

@@ -69,14 +69,16 @@ export class PagerTransaction implements Transaction {
     })
   }
 
-  readonly databasePages = (): number => this.pages
+  databasePages(): number {
+    return this.pages
+  }
 
   // ---------------------------------------------------------------------------------------------------------------
   // Reading
   // ---------------------------------------------------------------------------------------------------------------
 
-  readonly read = (page: PageNumber): Effect.Effect<Uint8Array, ReadError> =>
-    Effect.suspend((): Effect.Effect<Uint8Array, ReadError> => {
+  read(page: PageNumber): Effect.Effect<Uint8Array, ReadError> {
+    return Effect.suspend((): Effect.Effect<Uint8Array, ReadError> => {
       this.assertOpen()
       const refusal = this.refusePage(page)
       if (refusal !== undefined) return Effect.fail(refusal)
@@ -90,8 +92,9 @@ export class PagerTransaction implements Transaction {
       if (cached !== undefined) return Effect.succeed(cached.slice())
       return Effect.map(this.hold.reader.read(page), (bytes) => this.keep(page, bytes))
     })
+  }
 
-  readonly readSync = (page: PageNumber): Uint8Array => {
+  readSync(page: PageNumber): Uint8Array {
     this.assertOpen()
     const refusal = this.refusePage(page)
     if (refusal !== undefined) throw refusal
@@ -119,7 +122,7 @@ export class PagerTransaction implements Transaction {
   // Writing
   // ---------------------------------------------------------------------------------------------------------------
 
-  readonly write = (page: PageNumber, bytes: Uint8Array): Effect.Effect<void, WriteError> => {
+  write(page: PageNumber, bytes: Uint8Array): Effect.Effect<void, WriteError> {
     this.assertOpen()
     const refusal = this.refusePage(page) ?? this.refuseBytes(page, bytes)
     if (refusal !== undefined) return Exit.fail(refusal)
@@ -127,15 +130,15 @@ export class PagerTransaction implements Transaction {
     return this.writes.put(page, bytes)
   }
 
-  readonly allocate = (): PageNumber => {
+  allocate(): PageNumber {
     this.assertOpen()
     const next = this.pages + 1 === lockBytePage(this.pageSize) ? this.pages + 2 : this.pages + 1
     this.pages = next
     return toPageNumber(next)
   }
 
-  readonly truncateTo = (pages: number): Effect.Effect<void, PageOutOfRange> =>
-    Effect.suspend(() => {
+  truncateTo(pages: number): Effect.Effect<void, PageOutOfRange> {
+    return Effect.suspend(() => {
       this.assertOpen()
       if (!Number.isInteger(pages) || pages < 1 || pages > this.pages || pages === lockBytePage(this.pageSize)) {
         return Effect.fail(
@@ -147,14 +150,17 @@ export class PagerTransaction implements Transaction {
       this.pages = pages
       return Effect.void
     })
+  }
 
-  readonly takeWriteSet: Transaction["takeWriteSet"] = Effect.suspend(() => {
-    this.assertOpen()
-    return this.writes.take
-  })
+  get takeWriteSet(): Transaction["takeWriteSet"] {
+    return Effect.suspend(() => {
+      this.assertOpen()
+      return this.writes.take
+    })
+  }
 
-  readonly adoptWriteSet = (pages: ReadonlyMap<PageNumber, Uint8Array>): Effect.Effect<void, WriteError> =>
-    Effect.suspend((): Effect.Effect<void, WriteError> => {
+  adoptWriteSet(pages: ReadonlyMap<PageNumber, Uint8Array>): Effect.Effect<void, WriteError> {
+    return Effect.suspend((): Effect.Effect<void, WriteError> => {
       this.assertOpen()
       let highest = this.pages
       for (const [page, bytes] of pages) {
@@ -165,6 +171,7 @@ export class PagerTransaction implements Transaction {
       this.pages = highest
       return this.writes.adopt(pages)
     })
+  }
 
   private refusePage(page: number): PageOutOfRange | undefined {
     if (Number.isInteger(page) && page >= 1 && page <= maxPage && page !== lockBytePage(this.pageSize)) return undefined
@@ -181,39 +188,41 @@ export class PagerTransaction implements Transaction {
   // Ending
   // ---------------------------------------------------------------------------------------------------------------
 
-  readonly commit: Effect.Effect<CommitAnswer, CommitError> = Effect.suspend(() => {
-    this.assertOpen()
-    this.isOver = true
-    const changesSize = this.cutTo !== undefined || this.pages !== this.hold.reader.databasePages
-    return (changesSize ? Effect.andThen(this.settleSize, this.submit) : this.submit).pipe(
-      Effect.ensuring(this.release)
-    )
-  })
+  get commit(): Effect.Effect<CommitAnswer, CommitError> {
+    return Effect.suspend(() => {
+      this.assertOpen()
+      this.isOver = true
+      const changesSize = this.cutTo !== undefined || this.pages !== this.hold.reader.databasePages
+      return Effect.ensuring(changesSize ? Effect.andThen(this.settleSize, this.submit) : this.submit, this.release)
+    })
+  }
 
-  readonly rollback: Effect.Effect<void> = Effect.suspend(() => {
-    if (this.isOver) return Effect.void
-    this.isOver = true
-    return this.release
-  })
+  get rollback(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (this.isOver) return Effect.void
+      this.isOver = true
+      return this.release
+    })
+  }
 
-  private readonly submit = Effect.suspend(() => {
-    const { reads, writes } = this
-    // The snapshot is not read any more: a checkpoint that waits for readers does not wait for committers.
-    this.hold.endReading()
-    return Effect.map(
-      this.parts.coordinator.commit({
+  private get submit(): Effect.Effect<CommitAnswer, CommitError> {
+    return Effect.suspend(() => {
+      const { reads, writes } = this
+      // The snapshot is not read any more: a checkpoint that waits for readers does not wait for committers.
+      this.hold.endReading()
+      const commit = this.parts.coordinator.commit({
         token: this.token,
         snapshot: this.snapshot,
         writes,
         reads: reads === undefined ? undefined : Array.from(reads).filter((page) => !writes.has(page)),
         databasePages: this.isCut() ? this.pages : undefined
-      }),
-      (answer) => {
+      })
+      return Effect.map(commit, (answer) => {
         if (!writes.isSpilled) this.keepCommitted(answer)
         return answer
-      }
-    )
-  })
+      })
+    })
+  }
 
   private isCut(): boolean {
     return this.pages < this.hold.reader.databasePages
@@ -231,7 +240,7 @@ export class PagerTransaction implements Transaction {
    * new size and others need a page to conflict on (PG-11). Growth writes zeros into every new page that was not
    * written: what a page holds must not depend on what an earlier, longer database left there.
    */
-  private readonly settleSize = Effect.suspend((): Effect.Effect<void, CommitError> => {
+  private get settleSize(): Effect.Effect<void, CommitError> {
     const missing = this.grownPages()
     const pages = missing.length + this.writes.size
     if (pages > maxCommitPages) return Effect.fail(new WriteSetTooLarge({ pages, maxPages: maxCommitPages }))
@@ -242,7 +251,7 @@ export class PagerTransaction implements Transaction {
       fill,
       Effect.flatMap(this.hold.reader.read(page1), (bytes) => this.writes.put(page1, bytes))
     )
-  })
+  }
 
   private grownPages(): ReadonlyArray<PageNumber> {
     const missing: Array<PageNumber> = []
@@ -254,10 +263,12 @@ export class PagerTransaction implements Transaction {
     return missing
   }
 
-  private readonly release = Effect.suspend(() => {
-    this.hold.end()
-    return this.writes.close
-  })
+  private get release(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.hold.end()
+      return this.writes.close
+    })
+  }
 
   private assertOpen(): void {
     invariant(!this.isOver, "a transaction is not used after its commit or rollback")
