@@ -1,1 +1,37 @@
-console.log(JSON.stringify({ v: process.version, argv: process.argv.slice(2) }))
+#!/usr/bin/env node
+/**
+ * The entry of the program `tidemark`.
+ *
+ * @since 0.1.0
+ */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as Exit from "effect/Exit"
+import { run } from "./cli.ts"
+import { ExitCode } from "./ExitCode.ts"
+import { defectSentence } from "./Report.ts"
+
+// Nobody reads any more what is written (`| head`): the work goes on, the text is lost.
+process.stdout.on("error", () => {})
+process.stderr.on("error", () => {})
+
+// What no fiber has caught: still one sentence, and still the exit code of a failure.
+const dieOf = (defect: unknown) => {
+  process.stderr.write(`tidemark: ${defectSentence(defect)}\n`)
+  process.exit(ExitCode.failed)
+}
+process.on("uncaughtException", dieOf)
+process.on("unhandledRejection", dieOf)
+
+NodeRuntime.runMain(run(process.argv.slice(2)), {
+  disableErrorReporting: true,
+  // The runtime's own codes are other ones: 1 for every failure.
+  teardown: (exit, onExit) => {
+    const code = Exit.isSuccess(exit)
+      ? Number(exit.value)
+      : Exit.hasInterrupts(exit)
+      ? ExitCode.interrupted
+      : ExitCode.failed
+    process.exitCode = code
+    onExit(code)
+  }
+})

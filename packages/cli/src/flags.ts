@@ -1,0 +1,39 @@
+/**
+ * Flags and arguments that several commands share.
+ *
+ * @since 0.1.0
+ */
+import * as Argument from "effect/cli/Argument"
+import * as Flag from "effect/cli/Flag"
+
+/**
+ * `--json`.
+ *
+ * @category flags
+ * @since 0.1.0
+ */
+export const json = Flag.Boolean("json").pipe(
+  Flag.withDescription("Print one JSON document on standard output instead of text"),
+  Flag.withDefault(false)
+)
+
+/**
+ * The database that a command works on.
+ *
+ * @category arguments
+ * @since 0.1.0
+ */
+export const database = Argument.String("DB").pipe(Argument.withDescription("Path of the database file"))
+
+/**
+ * `--accept-loss`.
+ *
+ * @category flags
+ * @since 0.1.0
+ */
+export const acceptLoss = Flag.Boolean("accept-loss").pipe(
+  Flag.withDescription(
+    "Keep what is whole of a damaged log instead of refusing it; commits behind the damage are lost"
+  ),
+  Flag.withDefault(false)
+)

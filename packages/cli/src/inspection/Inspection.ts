@@ -1,0 +1,100 @@
+/**
+ * What `inspect` finds out about a file, whichever format it has.
+ *
+ * @since 0.1.0
+ */
+import type { FormatIssue } from "@tidemark/core/BinaryFormat"
+import type { VfsFile } from "@tidemark/platform/Vfs"
+import type { VfsError } from "@tidemark/platform/VfsError"
+import type * as Effect from "effect/Effect"
+
+/**
+ * The formats that are recognised; `"empty"` is a file without bytes, `"unknown"` anything else.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type InspectedKind = "sqlite-wal" | "sqlite-database" | "wal-base" | "coordinator-lease" | "empty" | "unknown"
+
+/**
+ * Something in the file that does not check.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Problem {
+  readonly offset: number
+  readonly what: string
+  /** `"tail"`: an end that was never acknowledged. `"corrupt"`: anything else. */
+  readonly severity: "tail" | "corrupt"
+}
+
+/**
+ * Fields of a header, a summary or a record. A field that is 64 bits wide in the format is a `bigint`, which JSON gets
+ * as a decimal string.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Fields = Readonly<Record<string, number | bigint | string | boolean | null>>
+
+/**
+ * One record of a file that consists of records.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface InspectedRecord {
+  readonly index: number
+  readonly offset: number
+  readonly valid: boolean
+  readonly fields: Fields
+}
+
+/**
+ * The records to list, first and last, both included.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RecordRange {
+  readonly from: number
+  readonly to: number
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Inspection {
+  readonly kind: InspectedKind
+  /** `null` when it cannot be read. */
+  readonly header: Fields | null
+  readonly summary: Fields
+  readonly problems: ReadonlyArray<Problem>
+  /** The records of a range; none where the format has no records, or no readable header to find them by. */
+  readonly records: (range: RecordRange) => Effect.Effect<ReadonlyArray<InspectedRecord>, VfsError>
+}
+
+/**
+ * An open file with its size.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OpenedFile {
+  readonly file: VfsFile
+  readonly bytes: number
+}
+
+/**
+ * The problem that a decoder's issue is.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const problemOf = (issue: FormatIssue): Problem => ({
+  offset: issue.offset,
+  what: `${issue.field} is ${issue.found}, expected ${issue.expected}`,
+  severity: "corrupt"
+})

@@ -1,0 +1,85 @@
+/**
+ * Recognises a file by its contents and looks at it as what it is.
+ *
+ * @since 0.1.0
+ */
+import type { FormatIssue } from "@tidemark/core/BinaryFormat"
+import type { VfsError } from "@tidemark/platform/VfsError"
+import * as DatabaseHeaderFormat from "@tidemark/wal/DatabaseHeaderFormat"
+import * as LeaseFormat from "@tidemark/wal/LeaseFormat"
+import * as SqliteWalFormat from "@tidemark/wal/SqliteWalFormat"
+import * as WalBaseFormat from "@tidemark/wal/WalBaseFormat"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import type { Inspection, OpenedFile } from "./Inspection.ts"
+import { inspectLease, inspectWalBase } from "./smallFileInspection.ts"
+import { inspectSqliteDatabase } from "./sqliteDatabaseInspection.ts"
+import { inspectSqliteWal } from "./sqliteWalInspection.ts"
+
+interface Format {
+  readonly name: string
+  /** Bytes that its decoder wants. */
+  readonly bytes: number
+  readonly decode: (bytes: Uint8Array) => Result.Result<unknown, FormatIssue>
+  readonly inspect: (opened: OpenedFile) => Effect.Effect<Inspection, VfsError>
+}
+
+const formats: ReadonlyArray<Format> = [
+  {
+    name: "SQLite WAL",
+    bytes: SqliteWalFormat.walHeaderBytes,
+    decode: SqliteWalFormat.decodeHeader,
+    inspect: inspectSqliteWal
+  },
+  {
+    name: "SQLite database",
+    bytes: DatabaseHeaderFormat.databaseHeaderBytes,
+    decode: DatabaseHeaderFormat.decode,
+    inspect: inspectSqliteDatabase
+  },
+  { name: "WAL base", bytes: WalBaseFormat.walBaseBytes, decode: WalBaseFormat.decode, inspect: inspectWalBase },
+  {
+    name: "coordinator lease",
+    bytes: LeaseFormat.leaseBytes,
+    decode: LeaseFormat.decode,
+    inspect: inspectLease
+  }
+]
+
+const longestHeader = Math.max(...formats.map(({ bytes }) => bytes))
+
+/**
+ * A decoder looks at the magic before anything but the length, so that with the length put right (what a short file
+ * lacks is zero) every answer but a bad magic means that the file is, or was, of this format.
+ */
+const isOf = (format: Format, start: Uint8Array): boolean =>
+  Result.match(format.decode(start.slice(0, format.bytes)), {
+    onSuccess: () => true,
+    onFailure: ({ code }) => code !== "BadMagic"
+  })
+
+/**
+ * Inspects an open file.
+ *
+ * @category inspection
+ * @since 0.1.0
+ */
+export const inspectFile = Effect.fnUntraced(function*(opened: OpenedFile): Effect.fn.Return<Inspection, VfsError> {
+  const start = new Uint8Array(longestHeader)
+  yield* opened.file.read(start, 0)
+  const format = formats.find((candidate) => isOf(candidate, start))
+  if (format !== undefined) return yield* format.inspect(opened)
+  const nothing = { header: null, summary: {}, records: () => Effect.succeed([]) }
+  if (opened.bytes === 0) return { ...nothing, kind: "empty", problems: [] }
+  return {
+    ...nothing,
+    kind: "unknown",
+    problems: [{
+      offset: 0,
+      what: `the file begins with none of the magics that are known here (${
+        formats.map(({ name }) => name).join(", ")
+      })`,
+      severity: "corrupt"
+    }]
+  }
+})
