@@ -251,7 +251,7 @@ class Coordinator {
   readonly begin = (): TransactionHold => {
     const reader = this.log.openReader()
     const { high } = reader
-    this.transactions.acquire(high)
+    const hold = this.transactions.acquire(high)
     const token: TxnToken = { id: toTxnId(this.nextTxnId++), epoch: this.txnEpoch }
     let isReading = true
     let isOpen = true
@@ -269,7 +269,7 @@ class Coordinator {
         if (!isOpen) return
         isOpen = false
         endReading()
-        this.transactions.release(high)
+        this.transactions.release(hold)
       }
     }
   }

@@ -271,7 +271,7 @@ export class WalState {
 
   openReader(): LogReader {
     const { commitSeq: high, databasePages } = this.published
-    this.readers.acquire(high)
+    const hold = this.readers.acquire(high)
     let isOpen = true
     return {
       high,
@@ -285,7 +285,7 @@ export class WalState {
       release: () => {
         invariant(isOpen, "a reader is released once")
         isOpen = false
-        this.readers.release(high)
+        this.readers.release(hold)
       }
     }
   }
