@@ -103,30 +103,17 @@ const U32 = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 0xffffffff 
  * @category models
  * @since 0.1.0
  */
-export interface WalHeader {
-  readonly checksumWords: ChecksumWords
-  readonly pageSize: PageSize
-  /** How many times the log was started over, u32. */
-  readonly checkpointSeq: number
-  /** Grows by one with each generation, u32. */
-  readonly salt1: number
-  /** Random for each generation, u32. */
-  readonly salt2: number
-}
-
-/**
- * {@link WalHeader} as a schema of the decoded side.
- *
- * @category schemas
- * @since 0.1.0
- */
 export const WalHeader = Schema.Struct({
   checksumWords: ChecksumWords,
   pageSize: Schema.toType(PageSize),
+  /** How many times the log was started over, u32. */
   checkpointSeq: U32,
+  /** Grows by one with each generation, u32. */
   salt1: U32,
+  /** Random for each generation, u32. */
   salt2: U32
 })
+export type WalHeader = typeof WalHeader.Type
 
 /**
  * A running checksum, two u32 values. It is mutable: {@link extendChain}, {@link writeFrame} and {@link frameChecks}
@@ -141,20 +128,21 @@ export interface ChecksumChain {
 }
 
 /**
- * The header of a frame.
+ * The header of a frame, 24 bytes.
  *
  * @category models
  * @since 0.1.0
  */
-export interface FrameHeader {
-  readonly pageNumber: number
+export const FrameHeader = Schema.Struct({
+  pageNumber: U32,
   /** Pages of the database after the commit that ends with this frame; 0 in every other frame. */
-  readonly databasePages: number
-  readonly salt1: number
-  readonly salt2: number
-  readonly checksum1: number
-  readonly checksum2: number
-}
+  databasePages: U32,
+  salt1: U32,
+  salt2: U32,
+  checksum1: U32,
+  checksum2: U32
+})
+export type FrameHeader = typeof FrameHeader.Type
 
 /**
  * Adds `length` bytes (a multiple of 8) of `view` from `offset` on to the chain.
@@ -440,21 +428,6 @@ export const WalHeaderFromBytes: Schema.Codec<WalHeader, Uint8Array> = toCodec<W
       salt2
     })),
   encode: encodeHeader
-})
-
-/**
- * The header of a frame, 24 bytes.
- *
- * @category schemas
- * @since 0.1.0
- */
-export const FrameHeader = Schema.Struct({
-  pageNumber: U32,
-  databasePages: U32,
-  salt1: U32,
-  salt2: U32,
-  checksum1: U32,
-  checksum2: U32
 })
 
 /**

@@ -3,7 +3,7 @@ import { crc32c } from "@tidemark/platform/Checksum"
 import { Effect, Result, Schema } from "effect"
 import fc from "fast-check"
 import { decode, encode, type Lease, leaseBytes, LeaseFromBytes, leasePath } from "../src/LeaseFormat.ts"
-import { flipped } from "./support/walFiles.ts"
+import { flipped, unspaced } from "./support/walFiles.ts"
 
 const lease: Lease = {
   pid: 0x11223344,
@@ -30,8 +30,9 @@ describe("LeaseFormat", () => {
     const bytes = encode(lease)
     assert.strictEqual(
       Buffer.from(bytes.subarray(0, 52)).toString("hex"),
-      "54444d4b4c454153" + "0100" + "0000" + "44332211" + "0807060504030201" + "0900000000000000" +
-        "0068e5cf8b010000" + "887be5cf8b010000" + "00000000"
+      unspaced(
+        "54444d4b4c454153 0100 0000 44332211 0807060504030201 0900000000000000 0068e5cf8b010000 887be5cf8b010000 00000000"
+      )
     )
     assert.strictEqual(bytes.length, leaseBytes)
     assert.strictEqual(new DataView(bytes.buffer).getUint32(52, true), crc32c(bytes.subarray(0, 52)))

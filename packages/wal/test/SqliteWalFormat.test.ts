@@ -19,7 +19,7 @@ import {
   WalHeaderFromBytes,
   writeFrame
 } from "../src/SqliteWalFormat.ts"
-import { flipped, pageImage } from "./support/walFiles.ts"
+import { flipped, pageImage, unspaced } from "./support/walFiles.ts"
 
 const header: WalHeader = {
   checksumWords: "littleEndian",
@@ -79,7 +79,7 @@ describe("SqliteWalFormat", () => {
     const bytes = encodeHeader(header)
     assert.strictEqual(
       Buffer.from(bytes.subarray(0, 24)).toString("hex"),
-      "377f0682" + "002de218" + "00001000" + "00000005" + "01020304" + "fffefdfc"
+      unspaced("377f0682 002de218 00001000 00000005 01020304 fffefdfc")
     )
     assert.deepStrictEqual(
       chainFromHeader(bytes),

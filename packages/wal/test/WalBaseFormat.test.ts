@@ -4,7 +4,7 @@ import { crc32c } from "@tidemark/platform/Checksum"
 import { Effect, Result, Schema } from "effect"
 import fc from "fast-check"
 import { decode, encode, type WalBase, walBaseBytes, WalBaseFromBytes, walBasePath } from "../src/WalBaseFormat.ts"
-import { flipped } from "./support/walFiles.ts"
+import { flipped, unspaced } from "./support/walFiles.ts"
 
 const base: WalBase = {
   sealed: true,
@@ -32,8 +32,7 @@ describe("WalBaseFormat", () => {
     const bytes = encode(base)
     assert.strictEqual(
       Buffer.from(bytes.subarray(0, 44)).toString("hex"),
-      "54444d4b42415345" + "0100" + "0100" + "00000000" + "44332211" + "fcfdfeff" + "43332211" + "05000000" +
-        "0807060504030201" + "00000000"
+      unspaced("54444d4b42415345 0100 0100 00000000 44332211 fcfdfeff 43332211 05000000 0807060504030201 00000000")
     )
     assert.strictEqual(bytes.length, walBaseBytes)
     assert.strictEqual(new DataView(bytes.buffer).getUint32(44, true), crc32c(bytes.subarray(0, 44)))

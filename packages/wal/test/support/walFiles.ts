@@ -116,6 +116,9 @@ export const flipped = (bytes: Uint8Array, offset: number, mask = 0x01): Uint8Ar
   return copy
 }
 
+/** Hex digits that are set apart by field. */
+export const unspaced = (hex: string): string => hex.replaceAll(" ", "")
+
 /** The paths of a database on the memory disk. */
 export const path = "/data/app.db"
 export const files = {
