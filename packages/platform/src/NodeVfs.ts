@@ -105,6 +105,14 @@ const closeQuietly = (descriptor: number, path: string) =>
     (error) => Effect.logWarning(`cannot close ${path}: ${error.code}`)
   )
 
+/**
+ * Opens the file behind a descriptor once more, whatever its name is by now, with `O_DSYNC`. Linux has a path for it.
+ */
+const openSynchronous = (descriptor: number) => (done: (cause: unknown, opened: number) => void): void => {
+  const { O_DSYNC, O_RDWR } = NodeFs.constants
+  NodeFs.open(`/proc/self/fd/${descriptor}`, O_RDWR | O_DSYNC, done)
+}
+
 const makeVfs = (options: NodeVfsOptions = {}): Vfs["Service"] => {
   const limits: SyncRouteLimits = {
     maxMicros: options.inlineSyncMaxMicros ?? defaults.inlineSyncMaxMicros,
@@ -132,7 +140,17 @@ const makeVfs = (options: NodeVfsOptions = {}): Vfs["Service"] => {
       Effect.flatMap((stats) =>
         stats.isDirectory()
           ? Effect.fail(toVfsError("open", path, codeError("EISDIR", "a directory cannot be opened as a file")))
-          : Effect.succeed(makeNodeFile({ descriptor, path, route: routeOf(stats.dev), limits, calls }))
+          : Effect.succeed(makeNodeFile({
+            descriptor,
+            path,
+            route: routeOf(stats.dev),
+            limits,
+            calls,
+            // With calls of their own tests see every sync.
+            openSynchronous: options.access === "readWrite" && calls === NodeFs
+              ? openSynchronous(descriptor)
+              : undefined
+          }))
       ),
       Effect.onError(() => closeQuietly(descriptor, path))
     )

@@ -71,8 +71,14 @@ export interface VfsFile {
   /**
    * {@link VfsFile.write} and then {@link VfsFile.syncData}, in as few hops between threads as the platform can.
    * Before it succeeds nothing is promised; when it fails the file must be taken as damaged and closed.
+   *
+   * With `background` the calling thread is left alone meanwhile: for a caller that has other work to do.
    */
-  readonly writeAndSyncData: (buffers: ReadonlyArray<Uint8Array>, position: number) => Effect.Effect<void, VfsError>
+  readonly writeAndSyncData: (
+    buffers: ReadonlyArray<Uint8Array>,
+    position: number,
+    options?: { readonly background?: boolean | undefined }
+  ) => Effect.Effect<void, VfsError>
 
   /**
    * Makes everything that was written to this file before the call survive a power loss: contents, and the size as far

@@ -57,8 +57,12 @@ export const makeNodeFile = (options: {
   readonly route: SyncRoute
   readonly limits: SyncRouteLimits
   readonly calls: DescriptorCalls
+  /** Opens the file once more so that each write on the new descriptor is synced by itself, where there is a way. */
+  readonly openSynchronous?: ((done: (cause: unknown, descriptor: number) => void) => void) | undefined
 }): NodeFile => {
   const { calls, descriptor, limits, path, route } = options
+  /** Another descriptor of the file, whose writes are synced by themselves: write and sync are one hop to the pool. */
+  let synchronous: { readonly descriptor: number | undefined } | undefined
   let callsUnderWay = 0
   let isClosing = false
   let onIdle: (() => void) | undefined
@@ -122,6 +126,41 @@ export const makeNodeFile = (options: {
       })
     })
 
+  const leave = Effect.sync(() => leaveRoute(route))
+
+  const openSynchronous = () => {
+    // Until it is there, and where there is no way, writing and syncing are two hops.
+    synchronous = { descriptor: undefined }
+    if (options.openSynchronous === undefined) return
+    callsUnderWay++
+    options.openSynchronous((cause, opened) => {
+      if (cause === null) synchronous = { descriptor: opened }
+      callsUnderWay--
+      if (callsUnderWay === 0) onIdle?.()
+    })
+  }
+
+  const writeSynchronously = (to: number, buffers: ReadonlyArray<Uint8Array>, position: number) =>
+    call<void>(
+      "write",
+      (done) =>
+        writeFully((some, at, written) => calls.writev(to, some, at, written), buffers, position, (cause) =>
+          done(cause, undefined))
+    )
+
+  const writeAndSyncInBackground = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
+    Effect.suspend(() => {
+      checkPosition(position)
+      if (synchronous === undefined && !isClosing) openSynchronous()
+      const to = synchronous?.descriptor
+      // Its own sync covers its own bytes only, and this call promises those of earlier plain writes, too.
+      const write = to === undefined || unsyncedBytes > 0
+        ? writeAndSyncInPool(buffers, position)
+        : writeSynchronously(to, buffers, position)
+      route.running++
+      return Effect.ensuring(write, leave)
+    })
+
   const writeAndSyncOnThread = (
     buffers: ReadonlyArray<Uint8Array>,
     position: number
@@ -139,33 +178,33 @@ export const makeNodeFile = (options: {
     }
   }
 
-  const leave = Effect.sync(() => leaveRoute(route))
-
-  const writeAndSyncData = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
-    Effect.uninterruptible(Clock.clockWith((clock) => {
-      checkPosition(position)
-      const bytes = unsyncedBytes + byteLengthOf(buffers)
-      const isOnThread = enterRoute(route, limits, bytes)
-      const started = clock.monotonicTimeNanosUnsafe()
-      const record = () => {
-        // Big batches take the pool anyway and say little about small ones.
-        if (bytes <= limits.maxBytes) recordDuration(route, Number(clock.monotonicTimeNanosUnsafe() - started) / 1000)
-      }
-      if (!isOnThread) {
-        return Effect.ensuring(
-          writeAndSyncInPool(buffers, position),
-          Effect.sync(() => {
-            record()
-            leaveRoute(route)
-          })
-        )
-      }
-      const outcome = writeAndSyncOnThread(buffers, position)
-      record()
-      // The event loop gets its turn before the next one: sockets, timers and other writers are not starved by a
-      // leader that finds work each time it is done.
-      return Effect.andThen(Effect.ensuring(Effect.yieldNow, leave), outcome)
-    }))
+  const writeAndSyncData: VfsFile["writeAndSyncData"] = (buffers, position, how) =>
+    how?.background === true ?
+      writeAndSyncInBackground(buffers, position) :
+      Effect.uninterruptible(Clock.clockWith((clock) => {
+        checkPosition(position)
+        const bytes = unsyncedBytes + byteLengthOf(buffers)
+        const isOnThread = enterRoute(route, limits, bytes)
+        const started = clock.monotonicTimeNanosUnsafe()
+        const record = () => {
+          // Big batches take the pool anyway and say little about small ones.
+          if (bytes <= limits.maxBytes) recordDuration(route, Number(clock.monotonicTimeNanosUnsafe() - started) / 1000)
+        }
+        if (!isOnThread) {
+          return Effect.ensuring(
+            writeAndSyncInPool(buffers, position),
+            Effect.sync(() => {
+              record()
+              leaveRoute(route)
+            })
+          )
+        }
+        const outcome = writeAndSyncOnThread(buffers, position)
+        record()
+        // The event loop gets its turn before the next one: sockets, timers and other writers are not starved by a
+        // leader that finds work each time it is done.
+        return Effect.andThen(Effect.ensuring(Effect.yieldNow, leave), outcome)
+      }))
 
   const file: VfsFile = {
     path,
@@ -197,7 +236,11 @@ export const makeNodeFile = (options: {
 
   const close = Effect.flatMap(
     Effect.uninterruptible(Effect.callback<unknown>((resume) => {
-      const closeNow = () => NodeFs.close(descriptor, (cause) => resume(Effect.succeed(cause)))
+      const closeNow = () => {
+        const other = synchronous?.descriptor
+        if (other === undefined) return NodeFs.close(descriptor, (cause) => resume(Effect.succeed(cause)))
+        NodeFs.close(other, (first) => NodeFs.close(descriptor, (cause) => resume(Effect.succeed(first ?? cause))))
+      }
       isClosing = true
       if (callsUnderWay === 0) closeNow()
       else onIdle = closeNow
