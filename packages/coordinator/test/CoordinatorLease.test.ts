@@ -333,6 +333,7 @@ describe("CoordinatorLease.layerFile", () => {
       const [first, second] = [yield* start(disk), yield* start(disk)]
       const { grant } = yield* acquireIn(first.lease)
       assert.strictEqual((yield* Effect.flip(second.lease.release(grant)))._tag, "LeaseNotHeld")
+      assert.strictEqual((yield* Effect.flip(first.lease.release({ ...grant })))._tag, "LeaseNotHeld")
       assert.isTrue(grant.isCurrent())
       yield* first.lease.release(grant)
       assert.isFalse(grant.isCurrent())
@@ -383,9 +384,17 @@ describe("CoordinatorLease.layerFile", () => {
         yield* close
         assert.isTrue(next.grant.isCurrent())
         assert.strictEqual(contentsOn(disk).pid, second.self.pid)
+        yield* next.close
+        const again = yield* acquireIn(first.lease)
+        yield* second.vfs.remove(path)
+        yield* TestClock.adjust("2 seconds")
+        const fresh = yield* acquireIn(first.lease)
+        yield* again.close
+        assert.isTrue(fresh.grant.isCurrent(), "the end of a lost grant does not end a later one of the same process")
       }).pipe(Effect.provide(logs.layer))
       assert.deepStrictEqual(logs.lines.filter((line) => line.startsWith("Warn")), [
-        `Warn: the coordinator lease of /app.db (generation 1) is lost: ${path} was replaced or removed`
+        `Warn: the coordinator lease of /app.db (generation 1) is lost: ${path} was replaced or removed`,
+        `Warn: the coordinator lease of /app.db (generation 2) is lost: ${path} was replaced or removed`
       ])
     }))
 

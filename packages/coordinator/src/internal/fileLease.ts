@@ -8,6 +8,9 @@
  * - A power loss may tear them, or lose them. Then the generation starts over at 1, which is safe: a generation fences
  *   off holders of an earlier one, and none of those outlives a power loss.
  *
+ * Who removes or replaces the file under a living holder lets a second one in, with generations that start over; the
+ * holder notices at its next renewal and is not current from then on. The lease file stays where it is.
+ *
  * An acquisition syncs its generation before anybody sees it, so that it grows over power losses too wherever the disk
  * keeps its promise. A renewal changes only a time that nobody needs after a restart, so it is not synced.
  */
@@ -94,7 +97,6 @@ export const makeFileLease = (
 
   const renew = (file: VfsFile, lease: LeaseFormat.Lease, inode: string | undefined, grant: LeaseGrant) =>
     Effect.gen(function*() {
-      if (!grant.isCurrent()) return false
       if ((yield* vfs.identify(path))?.inode !== inode) {
         if (current?.grant === grant) current = undefined
         yield* Effect.logWarning(
