@@ -230,6 +230,60 @@ describe("the way of a durable write", () => {
       assert.deepStrictEqual(ways(), ["pool", "thread", "pool", "pool", "thread", "pool", "thread"])
     }).pipe(Effect.scoped))
 
+  it.effect("a sync does not account for a write that had not ended when it began", () =>
+    Effect.gen(function*() {
+      let finish = () => {}
+      const ways: Array<string> = []
+      const calls: NodeVfs.NodeFileCalls = {
+        ...NodeFs,
+        writev: (_, buffers, position, done) => {
+          const end = () => done(null, byteLengthOf(buffers))
+          if (position === 0) end()
+          else finish = end
+        },
+        fdatasync: (_, done) => {
+          ways.push("pool")
+          done(null)
+        },
+        fdatasyncSync: () => {
+          ways.push("thread")
+        }
+      }
+      const file = yield* openNew.pipe(
+        Effect.provide(NodeVfs.layerVfsOptions({ inlineSyncMaxBytes: 100, calls }))
+      )
+      const sync = file.writeAndSyncData([new Uint8Array(50)], 0)
+      yield* sync
+      const writing = yield* Effect.forkChild(file.write([new Uint8Array(60)], 9), { startImmediately: true })
+      yield* sync
+      finish()
+      yield* Fiber.join(writing)
+      yield* sync
+      // The last sync has brought the 60 bytes to the device; two syncs at once count them once.
+      yield* sync
+      yield* file.write([new Uint8Array(60)], 0)
+      yield* Effect.all([file.syncData, file.syncData], { concurrency: "unbounded" })
+      yield* file.write([new Uint8Array(60)], 0)
+      yield* sync
+      assert.deepStrictEqual(ways, ["pool", "pool", "pool", "thread", "pool", "pool", "pool"])
+    }).pipe(Effect.scoped))
+
+  it.effect.runIf(isLinux)(
+    "in the background, one hop and two write and sync the same bytes",
+    () =>
+      Effect.gen(function*() {
+        const file = yield* openNew
+        const background = { background: true }
+        // Two hops while the second descriptor is being opened, two behind a plain write, else one.
+        yield* file.writeAndSyncData([Uint8Array.of(1)], 0, background)
+        yield* file.writeAndSyncData([Uint8Array.of(2)], 1, background)
+        yield* file.write([Uint8Array.of(3)], 2)
+        yield* file.writeAndSyncData([Uint8Array.of(4), Uint8Array.of(5)], 3, background)
+        yield* file.writeAndSyncData([Uint8Array.of(6)], 5, background)
+        assert.deepStrictEqual([...NodeFs.readFileSync(file.path)], [1, 2, 3, 4, 5, 6])
+      }).pipe(Effect.provide(NodeVfs.layerVfs))
+  )
+
   it.effect("with a limit of zero all take the pool", () =>
     Effect.gen(function*() {
       const { open, ways } = yield* timed

@@ -66,7 +66,12 @@ export const makeNodeFile = (options: {
   let callsUnderWay = 0
   let isClosing = false
   let onIdle: (() => void) | undefined
-  let unsyncedBytes = 0
+  let bytesUnderWay = 0
+  // Totals of all plain writes and of those that a sync has brought to the device. A write counts when it has ended: one
+  // that was still under way when a sync began may have been missed by it.
+  let writtenBytes = 0
+  let syncedBytes = 0
+  const unsyncedBytes = () => bytesUnderWay + writtenBytes - syncedBytes
 
   const call = <A>(operation: VfsOperation, start: (done: Done<A>) => void): Effect.Effect<A, VfsError> =>
     Effect.uninterruptible(Effect.callback<A, VfsError>((resume) => {
@@ -98,33 +103,35 @@ export const makeNodeFile = (options: {
   const readSomeSync = (buffer: Uint8Array, position: number) =>
     calls.readSync(descriptor, buffer, 0, buffer.length, position)
 
-  const write = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
-    call<void>("write", (done) => {
-      checkPosition(position)
-      unsyncedBytes += byteLengthOf(buffers)
-      writeFully(writeSome, buffers, position, done)
+  const startWrite = (buffers: ReadonlyArray<Uint8Array>, position: number, done: Done<void>) => {
+    checkPosition(position)
+    const bytes = byteLengthOf(buffers)
+    bytesUnderWay += bytes
+    writeFully(writeSome, buffers, position, (cause) => {
+      bytesUnderWay -= bytes
+      writtenBytes += bytes
+      done(cause, undefined)
     })
+  }
 
-  const startSync = (
-    operation: "syncData" | "syncFull",
-    done: Done<void>
-  ) => {
-    const bytes = unsyncedBytes
+  const startSync = (operation: "syncData" | "syncFull", done: Done<void>) => {
+    const covered = writtenBytes
     calls[operation === "syncData" ? "fdatasync" : "fsync"](descriptor, (cause) => {
-      if (cause === null) unsyncedBytes -= bytes
+      if (cause === null) syncedBytes = Math.max(syncedBytes, covered)
       done(cause === null ? null : toVfsError(operation, path, cause), undefined)
     })
   }
 
+  const write = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
+    call<void>("write", (done) => startWrite(buffers, position, done))
+
   // One call, so that a close that has begun waits for both halves.
   const writeAndSyncInPool = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
-    call<void>("write", (done) => {
-      unsyncedBytes += byteLengthOf(buffers)
-      writeFully(writeSome, buffers, position, (cause) => {
-        if (cause !== null) return done(cause, undefined)
-        startSync("syncData", done)
-      })
-    })
+    call<void>(
+      "write",
+      (done) =>
+        startWrite(buffers, position, (cause) => cause === null ? startSync("syncData", done) : done(cause, undefined))
+    )
 
   const leave = Effect.sync(() => leaveRoute(route))
 
@@ -149,17 +156,17 @@ export const makeNodeFile = (options: {
     )
 
   const writeAndSyncInBackground = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
-    Effect.suspend(() => {
+    Effect.uninterruptible(Effect.suspend(() => {
       checkPosition(position)
       if (synchronous === undefined && !isClosing) openSynchronous()
       const to = synchronous?.descriptor
       // Its own sync covers its own bytes only, and this call promises those of earlier plain writes, too.
-      const write = to === undefined || unsyncedBytes > 0
+      const write = to === undefined || unsyncedBytes() > 0
         ? writeAndSyncInPool(buffers, position)
         : writeSynchronously(to, buffers, position)
       route.running++
       return Effect.ensuring(write, leave)
-    })
+    }))
 
   const writeAndSyncOnThread = (
     buffers: ReadonlyArray<Uint8Array>,
@@ -171,7 +178,7 @@ export const makeNodeFile = (options: {
       writeFullySync(writeSomeSync, buffers, position)
       operation = "syncData"
       calls.fdatasyncSync(descriptor)
-      unsyncedBytes = 0
+      syncedBytes = writtenBytes
       return Effect.void
     } catch (cause) {
       return Effect.fail(toVfsError(operation, path, cause))
@@ -183,7 +190,7 @@ export const makeNodeFile = (options: {
       writeAndSyncInBackground(buffers, position) :
       Effect.uninterruptible(Clock.clockWith((clock) => {
         checkPosition(position)
-        const bytes = unsyncedBytes + byteLengthOf(buffers)
+        const bytes = unsyncedBytes() + byteLengthOf(buffers)
         const isOnThread = enterRoute(route, limits, bytes)
         const started = clock.monotonicTimeNanosUnsafe()
         const record = () => {
