@@ -20,12 +20,12 @@ interface Chunk {
 }
 
 interface Run {
-  readonly start: number
+  start: number
   length: number
   commits: number
   readonly chunks: Array<Chunk>
-  /** The reservation this run begins with, while it is not filled. */
-  open: OpenReservation | undefined
+  /** What this run begins with, if it is a scoped reservation. */
+  readonly reservation: OpenReservation | undefined
 }
 
 /** @internal */
@@ -33,6 +33,8 @@ export interface OpenReservation {
   readonly start: number
   readonly bytes: Uint8Array
   readonly view: DataView
+  /** Until it is settled, or the queue is cleared. */
+  isOpen: boolean
 }
 
 /** @internal */
@@ -78,24 +80,32 @@ export class RunQueue {
   }
 
   get openReservations(): ReadonlyArray<OpenReservation> {
-    return this.runs.flatMap((run) => run.open === undefined ? [] : [run.open])
+    return this.runs.flatMap(({ reservation }) => reservation?.isOpen === true ? [reservation] : [])
   }
 
-  /** Reserves `length` bytes, lets `fill` write them, and answers the position behind them. */
+  /** The most bytes of cut points that the next hand-over brings with it: of the last run, and of its own. */
+  get futureCutBytes(): number {
+    return this.runs.length === 0 ? this.options.cutPointBytes : 2 * this.options.cutPointBytes
+  }
+
+  /**
+   * Reserves `length` bytes, lets `fill` write them, and answers the position behind them. When `fill` throws, nothing
+   * has changed.
+   */
   append(length: number, fill: Fill): number {
     const { cutPointBytes, maxBatchBytes } = this.options
-    let run = this.runs.at(-1)
-    if (run !== undefined && run.length + length + cutPointBytes > maxBatchBytes) {
-      this.closeRun(run)
-      run = undefined
-    }
-    if (run === undefined) run = this.openRun()
+    const last = this.runs.at(-1)
+    const isFull = last !== undefined && last.length + length + cutPointBytes > maxBatchBytes
+    const run = last === undefined || isFull ? makeRun() : last
     const chunk = this.chunkFor(run, length)
     fill(chunk.bytes, chunk.view, chunk.used)
-    chunk.used += length
-    run.length += length
+    if (run !== last) {
+      if (last !== undefined) this.closeRun(last)
+      run.start = this.reserved
+      this.runs.push(run)
+    }
+    this.extend(run, chunk, length)
     run.commits++
-    this.reserved += length
     return this.reserved
   }
 
@@ -103,47 +113,46 @@ export class RunQueue {
   reserve(length: number): OpenReservation {
     const last = this.runs.at(-1)
     if (last !== undefined) this.closeRun(last)
-    const run = this.openRun()
-    const chunk = makeChunk(length)
-    chunk.used = length
-    const reservation = { start: run.start, bytes: chunk.bytes, view: chunk.view }
-    run.chunks.push(chunk)
-    run.length = length
+    const chunk = makeChunk(length + this.options.cutPointBytes)
+    const reservation = {
+      start: this.reserved,
+      bytes: chunk.bytes.subarray(0, length),
+      view: chunk.view,
+      isOpen: true
+    }
+    const run = makeRun(reservation)
+    run.start = this.reserved
     run.commits = 1
-    run.open = reservation
-    this.reserved += length
+    this.runs.push(run)
+    this.extend(run, chunk, length)
     return reservation
   }
 
   /** The bytes of the reservation are there now. */
   settle(reservation: OpenReservation): void {
-    const run = this.runs.find((candidate) => candidate.open === reservation)
-    invariant(run !== undefined, "a reservation is settled once, while its run is queued")
-    run.open = undefined
+    invariant(reservation.isOpen, "a reservation is settled once, while its run is queued")
+    reservation.isOpen = false
   }
 
-  /** Takes the contiguous prefix that is filled, at least one run, at most `maxBatchBytes` beyond the first run. */
+  /** Takes the contiguous prefix that is filled: at least one run, more only up to `maxBatchBytes`. */
   take(): Batch | undefined {
+    const { cutPointBytes, maxBatchBytes } = this.options
     const first = this.runs[0]
-    if (first === undefined || first.open !== undefined) return undefined
+    if (first === undefined) return undefined
     const taken: Array<Run> = []
     let length = 0
     for (const run of this.runs) {
-      if (run.open !== undefined) break
-      if (taken.length > 0 && length + run.length > this.options.maxBatchBytes) break
+      if (run.reservation?.isOpen === true) break
+      // The last run of the queue has no cut point yet: the draining step makes it.
+      const bytes = taken.length + 1 === this.runs.length ? run.length + cutPointBytes : run.length
+      if (taken.length > 0 && length + bytes > maxBatchBytes) break
       taken.push(run)
-      length += run.length
+      length += bytes
     }
     const last = taken.at(-1)
-    invariant(last !== undefined, "a batch holds at least one run")
-    // The last run of the queue has no cut point yet: the draining step makes it.
-    if (taken.length === this.runs.length) {
-      length -= last.length
-      this.closeRun(last)
-      length += last.length
-    }
+    if (last === undefined) return undefined
+    if (taken.length === this.runs.length) this.closeRun(last)
     this.runs.splice(0, taken.length)
-    const { cutPointBytes } = this.options
     const chunks = taken.flatMap((run) => run.chunks)
     if (cutPointBytes > 0) {
       for (const run of taken) {
@@ -176,33 +185,43 @@ export class RunQueue {
 
   /** Forgets everything that is queued. */
   clear(): void {
+    for (const { reservation } of this.runs) if (reservation !== undefined) reservation.isOpen = false
     this.runs.length = 0
     this.pool.length = 0
   }
 
-  private openRun(): Run {
-    const run: Run = { start: this.reserved, length: 0, commits: 0, chunks: [], open: undefined }
-    this.runs.push(run)
-    return run
-  }
-
   private closeRun(run: Run): void {
     const { cutPointBytes } = this.options
-    if (cutPointBytes === 0) return
-    const chunk = this.chunkFor(run, cutPointBytes)
-    chunk.used += cutPointBytes
-    run.length += cutPointBytes
-    this.reserved += cutPointBytes
+    if (cutPointBytes > 0) this.extend(run, this.chunkFor(run, cutPointBytes), cutPointBytes)
   }
 
+  /** Appends bytes that were written to `chunk`, which {@link RunQueue.chunkFor} gave. */
+  private extend(run: Run, chunk: Chunk, length: number): void {
+    if (run.chunks.at(-1) !== chunk) run.chunks.push(chunk)
+    chunk.used += length
+    run.length += length
+    this.reserved += length
+  }
+
+  /** Memory for the next `length` bytes of a run; it is the run's only when it is extended by it. */
   private chunkFor(run: Run, length: number): Chunk {
     const last = run.chunks.at(-1)
     if (last !== undefined && last.used + length <= last.bytes.length) return last
-    const chunk = length > chunkBytes ? makeChunk(length) : this.pool.pop() ?? makeChunk(chunkBytes)
-    run.chunks.push(chunk)
-    return chunk
+    // Every reservation starts a run: behind it memory grows with the run, lest many small ones take a chunk each.
+    const bytes = run.reservation === undefined ? chunkBytes : Math.min(chunkBytes, Math.max(4096, 2 * run.length))
+    if (length > bytes) return makeChunk(length + this.options.cutPointBytes)
+    if (bytes < chunkBytes) return makeChunk(bytes)
+    return this.pool.pop() ?? makeChunk(chunkBytes)
   }
 }
+
+const makeRun = (reservation?: OpenReservation): Run => ({
+  start: 0,
+  length: 0,
+  commits: 0,
+  chunks: [],
+  reservation
+})
 
 const makeChunk = (length: number): Chunk => {
   const bytes = new Uint8Array(length)

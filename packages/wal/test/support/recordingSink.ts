@@ -1,0 +1,193 @@
+/**
+ * A sink that remembers what it was asked, in memory or over a file of a `Vfs`, and can be held, made to fail, to die
+ * or to write short. It checks on every call what a sink is promised: one call at a time, in the order of positions,
+ * never again after a failure, watermarks in order.
+ */
+import type { VfsFile } from "@tidemark/platform/Vfs"
+import { VfsError } from "@tidemark/platform/VfsError"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import type { GroupCommit, GroupCommitSink } from "../../src/GroupCommit.ts"
+import * as frames from "./testFrames.ts"
+
+export interface SinkCall {
+  readonly operation: "write" | "sync" | "writeAndSync"
+  readonly lsn: number
+  readonly length: number
+}
+
+export interface RecordingSinkOptions {
+  readonly name?: string | undefined
+  /** Whether the sink can pad; with `sealed` it also has cut points. Default: neither. */
+  readonly padding?: "none" | "pads" | "sealed" | undefined
+  readonly initialLsn?: number | undefined
+  /** Where the bytes go. Default: memory. */
+  readonly file?: VfsFile | undefined
+  readonly onDurable?: GroupCommitSink["onDurable"]
+  readonly onPoisoned?: GroupCommitSink["onPoisoned"]
+}
+
+export interface Hold {
+  /** Done when the sink has been called. */
+  readonly entered: Effect.Effect<void>
+  /** Lets the call go on. */
+  readonly release: Effect.Effect<void>
+}
+
+export const diskError = (code = "EIO") =>
+  new VfsError({ operation: "write", path: "recording", code, cause: undefined })
+
+export class RecordingSink {
+  readonly sink: GroupCommitSink
+  readonly calls: Array<SinkCall> = []
+  /** What broke the sink's promises; a test asserts that it stays empty. */
+  readonly violations: Array<string> = []
+  readonly durables: Array<number> = []
+  /** Runs before a call takes effect; its failure is the call's, which then wrote half of its bytes. */
+  before: (call: SinkCall, index: number) => Effect.Effect<void, VfsError> = () => Effect.void
+  /** The engine whose watermarks are checked on every call. */
+  engine: GroupCommit | undefined
+  hasFailed = false
+  private readonly file: VfsFile | undefined
+  private bytes = new Uint8Array(1024)
+  private end: number
+  private synced: number
+  private inFlight = false
+
+  constructor(options: RecordingSinkOptions = {}) {
+    this.file = options.file
+    this.end = options.initialLsn ?? 0
+    this.synced = this.end
+    const padding = options.padding ?? "none"
+    this.sink = {
+      name: options.name ?? "recording",
+      write: (buffers, lsn) => this.call("write", buffers, lsn),
+      sync: Effect.suspend(() => this.call("sync", [], this.end)),
+      writeAndSync: (buffers, lsn) => this.call("writeAndSync", buffers, lsn),
+      pad: padding === "none" ? undefined : frames.pad,
+      seal: padding === "sealed" ? { bytes: frames.sealBytes, write: frames.seal } : undefined,
+      onDurable: (durable) => {
+        this.durables.push(durable)
+        this.expect(durable === this.synced, `durable ${durable} was published, ${this.synced} is synced`)
+        options.onDurable?.(durable)
+      },
+      onPoisoned: (failure) => {
+        this.expect(this.engine === undefined || this.engine.ended() === failure, "poison is set before it is told")
+        options.onPoisoned?.(failure)
+      }
+    }
+  }
+
+  /** The operations so far, in order. */
+  get operations(): ReadonlyArray<SinkCall["operation"]> {
+    return this.calls.map((call) => call.operation)
+  }
+
+  /** What lies in the log, from its beginning to what was written last. In memory only. */
+  get image(): Uint8Array {
+    return this.bytes.subarray(0, this.end)
+  }
+
+  /** Everything before this position was covered by a completed sync. */
+  get syncedEnd(): number {
+    return this.synced
+  }
+
+  /** Holds the next call until it is released. */
+  readonly holdNext = (): Hold => {
+    const entered = Deferred.makeUnsafe<void>()
+    const released = Deferred.makeUnsafe<void>()
+    const { before } = this
+    this.before = (call, index) => {
+      this.before = before
+      return Effect.andThen(
+        Deferred.succeed(entered, undefined),
+        Effect.andThen(Deferred.await(released), Effect.suspend(() => before(call, index)))
+      )
+    }
+    return { entered: Deferred.await(entered), release: Effect.asVoid(Deferred.succeed(released, undefined)) }
+  }
+
+  /** The call with this index (from 0) ends as `outcome`. */
+  readonly failAt = (index: number, outcome: Effect.Effect<void, VfsError> = Effect.fail(diskError())): void => {
+    const { before } = this
+    this.before = (call, at) => at === index ? outcome : before(call, at)
+  }
+
+  /** After the log was reset: bytes go to `lsn` now. */
+  readonly moveTo = (lsn: number): void => {
+    this.end = lsn
+    this.synced = lsn
+  }
+
+  private expect(condition: boolean, what: string): void {
+    if (!condition) this.violations.push(what)
+  }
+
+  private call(
+    operation: SinkCall["operation"],
+    buffers: ReadonlyArray<Uint8Array>,
+    lsn: number
+  ): Effect.Effect<void, VfsError> {
+    return Effect.suspend(() => {
+      const length = buffers.reduce((sum, buffer) => sum + buffer.length, 0)
+      const call = { operation, lsn, length }
+      const index = this.calls.push(call) - 1
+      this.expect(!this.inFlight, `${operation} at ${lsn} while another call is in flight`)
+      this.expect(!this.hasFailed, `${operation} at ${lsn} after a failure`)
+      this.expect(lsn === this.end, `${operation} at ${lsn}, the log ends at ${this.end}`)
+      this.expect(operation === "sync" || length > 0, `${operation} of nothing at ${lsn}`)
+      this.checkWatermarks()
+      this.inFlight = true
+      const gone = Effect.suspend(() => this.before(call, index))
+      const effective = Effect.andThen(gone, this.apply(operation, buffers, lsn, length))
+      return Effect.onExit(effective, (exit) =>
+        Effect.sync(() => {
+          this.inFlight = false
+          if (exit._tag === "Success") return
+          this.hasFailed = true
+          this.store(buffers, lsn, Math.floor(length / 2))
+        }))
+    })
+  }
+
+  private apply(
+    operation: SinkCall["operation"],
+    buffers: ReadonlyArray<Uint8Array>,
+    lsn: number,
+    length: number
+  ): Effect.Effect<void, VfsError> {
+    const done = Effect.sync(() => {
+      this.store(buffers, lsn, length)
+      this.end = lsn + length
+      if (operation !== "write") this.synced = this.end
+    })
+    const { file } = this
+    if (file === undefined) return done
+    if (operation === "sync") return Effect.andThen(file.syncData, done)
+    const written = operation === "write" ? file.write(buffers, lsn) : file.writeAndSyncData(buffers, lsn)
+    return Effect.andThen(written, done)
+  }
+
+  private store(buffers: ReadonlyArray<Uint8Array>, lsn: number, length: number): void {
+    if (this.bytes.length < lsn + length) {
+      const larger = new Uint8Array(2 * (lsn + length))
+      larger.set(this.bytes)
+      this.bytes = larger
+    }
+    let at = lsn
+    for (const buffer of buffers) {
+      const part = buffer.subarray(0, Math.max(0, lsn + length - at))
+      this.bytes.set(part, at)
+      at += part.length
+    }
+  }
+
+  private checkWatermarks(): void {
+    if (this.engine === undefined) return
+    const { durable, reserved, written } = this.engine.watermarks()
+    this.expect(durable <= written && written <= reserved, `watermarks ${durable}, ${written}, ${reserved}`)
+    this.expect(written === this.end, `written ${written}, the log ends at ${this.end}`)
+    this.expect(durable === this.synced, `durable ${durable}, ${this.synced} is synced`)
+  }
+}
