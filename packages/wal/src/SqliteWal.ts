@@ -17,13 +17,10 @@
  *
  * @since 0.1.0
  */
-import { invariant } from "@tidemark/core/Invariant"
-import type { CommitSeq, PageNumber, PageSize } from "@tidemark/core/Scalars"
-import { defaultPageSize, toCommitSeq, toLsn, toPageNumber } from "@tidemark/core/Scalars"
-import type { FileLockUnavailable } from "@tidemark/platform/FileLock"
-import { FileLock } from "@tidemark/platform/FileLock"
-import type { VfsFile } from "@tidemark/platform/Vfs"
-import { Vfs } from "@tidemark/platform/Vfs"
+import type { CommitSeq, PageSize } from "@tidemark/core/Scalars"
+import { toLsn } from "@tidemark/core/Scalars"
+import type { FileLock, FileLockUnavailable } from "@tidemark/platform/FileLock"
+import type { Vfs, VfsFile } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Cause from "effect/Cause"
 import * as Config from "effect/Config"
@@ -33,26 +30,20 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
-import { directoryOf } from "./AtomicFile.ts"
 import { CommitLog } from "./CommitLog.ts"
-import * as DatabaseHeaderFormat from "./DatabaseHeaderFormat.ts"
-import { lockDatabase, lockSharedMemory } from "./DatabaseLock.ts"
 import type { GroupCommitOptions, LogEnded, Watermarks } from "./GroupCommit.ts"
 import * as GroupCommit from "./GroupCommit.ts"
 import { copyPages } from "./internal/checkpoint.ts"
-import { WalState, writeWalBase } from "./internal/walState.ts"
+import { openDatabase, randomU32 } from "./internal/openDatabase.ts"
+import type { WalState } from "./internal/walState.ts"
 import type { Busy, DatabaseTruncated, LogLocked } from "./LogErrors.ts"
 import { CheckpointFailed } from "./LogErrors.ts"
-import * as Format from "./SqliteWalFormat.ts"
+import { maxFrames } from "./SqliteWalFormat.ts"
 import type { DatabaseExamination } from "./StartUp.ts"
-import { examineDatabase } from "./StartUp.ts"
 import type { StartUpRefusal } from "./StartUpErrors.ts"
-import { NotWalMode } from "./StartUpErrors.ts"
-import { WalIndex } from "./WalIndex.ts"
 
 /**
  * @category models
@@ -96,7 +87,7 @@ export const defaults = {
   autoCheckpointFrames: 1000,
   restartFrames: 16_000,
   preallocateBytes: 1024 * 1024,
-  maxFrames: Format.maxFrames,
+  maxFrames,
   busyTimeout: Duration.seconds(5)
 } as const
 
@@ -193,7 +184,11 @@ const NotNegative = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: Num
 const make = Effect.fnUntraced(function*(
   options: SqliteWalOptions
 ): Effect.fn.Return<Context.Context<SqliteWal | CommitLog>, OpenError, Vfs | FileLock | Scope.Scope> {
-  const opened = yield* openDatabase(options)
+  const opened = yield* openDatabase({
+    ...options,
+    preallocateBytes: options.preallocateBytes ?? defaults.preallocateBytes,
+    maxFrames: options.maxFrames ?? defaults.maxFrames
+  })
   const { databaseFile, examination, pageSize, state, walFile } = opened
   const sink = state.sink()
   const engine = yield* GroupCommit.make(sink, {
@@ -213,6 +208,7 @@ const make = Effect.fnUntraced(function*(
   })
   yield* forkAutoCheckpoint(options.autoCheckpointFrames ?? defaults.autoCheckpointFrames, state, checkpointer)
   const recoveredIndex = state.index
+  const recoveredTip = recoveredIndex.tip
   return Context.make(SqliteWal, {
     database: options.database,
     pageSize,
@@ -226,8 +222,8 @@ const make = Effect.fnUntraced(function*(
     published: () => state.published,
     recovered: {
       base: recoveredIndex.base,
-      tip: recoveredIndex.tip,
-      pages: () => recoveredIndex.newestVersions()
+      tip: recoveredTip,
+      pages: () => recoveredIndex.versionsAt(recoveredTip)
     },
     ended: engine.ended,
     commitBytes: (pageCount) => pageCount * state.frameBytes,
@@ -241,134 +237,6 @@ const make = Effect.fnUntraced(function*(
       state.restartListeners.push(listener)
     }
   }))
-})
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Opening
-// ---------------------------------------------------------------------------------------------------------------------
-
-const openDatabase = Effect.fnUntraced(function*(options: SqliteWalOptions) {
-  const vfs = yield* Vfs
-  const fileLock = yield* FileLock
-  const { acceptLoss, create, database } = options
-  const databaseFile = yield* vfs.open(database, {
-    access: "readWrite",
-    create: create === undefined ? "never" : "ifMissing"
-  })
-  yield* lockDatabase(vfs, fileLock, database)
-  const examine = examineDatabase(vfs, database, { acceptLoss: acceptLoss ?? false })
-  let examination = yield* examine
-  if (create !== undefined && examination.databaseFileBytes === 0 && examination.commits === 0) {
-    yield* writeFirstPage(vfs, databaseFile, create.pageSize ?? defaultPageSize)
-    examination = yield* examine
-  }
-  const { refusal } = examination
-  const isToBeConverted = options.convert === true && refusal instanceof NotWalMode
-  if (refusal !== undefined && !isToBeConverted) return yield* refusal
-  yield* lockSharedMemory(fileLock, database)
-  // From here on nobody else is in, nothing stands against it, and the disk may change.
-  if (isToBeConverted) yield* convertToWal(databaseFile)
-  for (const path of examination.sweepable) yield* vfs.remove(path)
-  const walFile = yield* vfs.open(Format.walPath(database), { access: "readWrite", create: "ifMissing" })
-  // What recovery found counts as durable from here on, so it has to be (GC-01).
-  yield* walFile.syncData
-  yield* databaseFile.syncData
-  const pageSize = examination.pageSize
-  invariant(pageSize !== undefined, "a database that was not refused has a page size")
-  const state = yield* recoverState(options, examination, pageSize, databaseFile, walFile)
-  if (examination.databaseFileBytes === 0) {
-    // An empty file beside a log: stock SQLite would delete the log. Page 1 has to be in the file first (SWAL-09).
-    const { commitSeq, databasePages } = state.published
-    yield* copyPages({
-      walFile,
-      databaseFile,
-      pageSize,
-      index: state.index,
-      fromFrame: 0,
-      bound: commitSeq,
-      isComplete: true,
-      databasePages
-    })
-    yield* vfs.syncDirectory(directoryOf(database))
-  }
-  return { databaseFile, examination, pageSize, state, walFile }
-})
-
-/** Makes page 1 of a new database, synced with its name, so that no log ever lies beside an empty file (SWAL-09). */
-const writeFirstPage = Effect.fnUntraced(function*(
-  vfs: Vfs["Service"],
-  databaseFile: VfsFile,
-  pageSize: PageSize
-): Effect.fn.Return<void, VfsError> {
-  yield* databaseFile.write([DatabaseHeaderFormat.emptyDatabasePage1(pageSize)], 0)
-  yield* databaseFile.syncFull
-  yield* vfs.syncDirectory(directoryOf(databaseFile.path))
-})
-
-const convertToWal = Effect.fnUntraced(function*(databaseFile: VfsFile): Effect.fn.Return<void, VfsError> {
-  const page1 = new Uint8Array(DatabaseHeaderFormat.databaseHeaderBytes)
-  yield* databaseFile.read(page1, 0)
-  DatabaseHeaderFormat.setVersions(page1, 2)
-  yield* databaseFile.write([page1], 0)
-  yield* databaseFile.syncData
-})
-
-const randomU32 = Random.nextIntBetween(0, 0xffffffff)
-
-/** Turns what was found into the state to go on from. */
-const recoverState = Effect.fnUntraced(function*(
-  options: SqliteWalOptions,
-  found: DatabaseExamination,
-  pageSize: PageSize,
-  databaseFile: VfsFile,
-  walFile: VfsFile
-): Effect.fn.Return<WalState, VfsError, Vfs> {
-  const vfs = yield* Vfs
-  const { database } = options
-  const base = toCommitSeq(found.tip - BigInt(found.commits))
-  // The frames of the generation before are all in the database file: the crash came between wal-base and the header.
-  const goesOn = found.walHeader !== undefined && found.tipSource !== "previous-generation"
-  const onDisk = found.walHeader
-  const previousSalts = { salt1: onDisk?.salt1 ?? 0, salt2: onDisk?.salt2 ?? 0 }
-  const header: Format.WalHeader = goesOn && onDisk !== undefined ? onDisk : {
-    checksumWords: "littleEndian",
-    pageSize,
-    checkpointSeq: onDisk === undefined ? 0 : (onDisk.checkpointSeq + 1) >>> 0,
-    salt1: onDisk === undefined ? yield* randomU32 : (onDisk.salt1 + 1) >>> 0,
-    salt2: yield* randomU32
-  }
-  const index = new WalIndex(goesOn ? base : found.tip)
-  if (goesOn) {
-    const commits: Array<Array<PageNumber>> = Array.from({ length: found.commits }, () => [])
-    found.framePages.forEach((page, frame) => {
-      commits[(found.frameCommit[frame] ?? 0) - 1]?.push(toPageNumber(page))
-    })
-    // Only the size after the last commit can be asked for: no reader is older than this process.
-    for (const pages of commits) index.addCommit(pages, found.databasePages)
-    if (found.tipSource === "no-wal-base" || found.tipSource === "foreign") {
-      // The generation was begun by somebody else: from now on its sequences are written down. It has no generation of
-      // ours before it, so both pairs of salts are its own.
-      yield* writeWalBase(vfs, database, { sealed: false, header, previousSalts, base: index.base })
-    }
-  }
-  return new WalState({
-    vfs,
-    database,
-    pageSize,
-    databaseFile,
-    walFile,
-    preallocateBytes: options.preallocateBytes ?? defaults.preallocateBytes,
-    maxFrames: options.maxFrames ?? defaults.maxFrames,
-    header,
-    headerIsOnDisk: goesOn,
-    chain: goesOn && found.chain !== undefined
-      ? { ...found.chain }
-      : Format.chainFromHeader(Format.encodeHeader(header)),
-    previousSalts,
-    index,
-    databasePages: found.databasePages,
-    walFileBytes: yield* walFile.size
-  })
 })
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -475,12 +343,14 @@ const makeCheckpointer = (parts: {
       }))
     )
 
-  const truncate = Effect.suspend(() => state.truncate()).pipe(
-    Effect.catch((cause) => {
-      // The log file itself could not be written or synced.
+  const truncate = state.announce.pipe(
+    // The base that is there goes with the log as it is: nothing has happened yet.
+    Effect.mapError((cause) => new CheckpointFailed({ path: cause.path, cause })),
+    Effect.andThen(Effect.catch(state.cutOff, (cause) => {
+      // The log file itself could not be cut or synced: what is in it is unknown.
       engine.poison(Cause.fail(cause))
       return Effect.fail(new CheckpointFailed({ path: walFile.path, cause }))
-    })
+    }))
   )
 
   return {
@@ -491,7 +361,7 @@ const makeCheckpointer = (parts: {
         if (ended !== undefined) return Effect.fail(ended)
         return mode === "passive" ? passive : waiting(mode, options?.busyTimeout ?? defaults.busyTimeout)
       }).pipe(
-        oneAtATime.withPermit,
+        (checkpoint) => oneAtATime.withPermit(checkpoint),
         Effect.withSpan("tidemark.checkpoint", { attributes: { mode } })
       ),
     automatic: Effect.gen(function*() {
@@ -507,7 +377,7 @@ const makeCheckpointer = (parts: {
           if (canStartOver()) yield* startOver
         }))
       }
-    }).pipe(oneAtATime.withPermit)
+    }).pipe((round) => oneAtATime.withPermit(round))
   }
 }
 

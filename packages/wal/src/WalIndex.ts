@@ -106,6 +106,15 @@ export class WalIndex {
     for (const [page, frame] of this.newestFrame) yield [toPageNumber(page), this.seqOf(frame)] as const
   }
 
+  /** Each page with the sequence of the version that a snapshot at `high` sees, where the generation has one. */
+  *versionsAt(high: CommitSeq): Iterable<readonly [PageNumber, CommitSeq]> {
+    for (const number of this.newestFrame.keys()) {
+      const page = toPageNumber(number)
+      const frame = this.find(page, high)
+      if (frame !== none) yield [page, this.seqOf(frame)] as const
+    }
+  }
+
   /** How many commits of this generation a snapshot at `high` sees; at most all. */
   private ordinalOf(high: CommitSeq): number {
     const distance = Number(high - this.base)

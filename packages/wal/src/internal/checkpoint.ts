@@ -53,8 +53,11 @@ export const copyPages = Effect.fnUntraced(
         yield* databaseFile.write(buffers, ((run[0] ?? 1) - 1) * pageSize)
       }
     }
-    if (options.isComplete && (yield* databaseFile.size) !== databasePages * pageSize) {
-      yield* databaseFile.truncate(databasePages * pageSize)
+    if (options.isComplete) {
+      if ((yield* databaseFile.size) !== databasePages * pageSize) {
+        yield* databaseFile.truncate(databasePages * pageSize)
+      }
+      // Not `syncData`: an attempt that was interrupted may have cut the file off without having synced that.
       yield* databaseFile.syncFull
     } else {
       yield* databaseFile.syncData

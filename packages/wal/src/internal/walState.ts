@@ -8,8 +8,9 @@
  * 1. Frames are encoded in the order of sequences, when they are handed over, each continuing the checksum of the one
  *    before it.
  * 2. The index holds durable commits only; `published` is its tip.
- * 3. A generation begins on the disk (wal-base, header, both synced) inside the write of its first batch, before any
- *    frame of it. Until then a crash finds the generation before, all of which is in the database file.
+ * 3. A generation begins on the disk (sealed wal-base, header, wal-base, each synced) inside the write of its first
+ *    batch, before any frame of it. Until the header is there a crash finds the generation before, or half a header;
+ *    either way everything is in the database file, and the base says where the sequences stand.
  */
 import { invariant } from "@tidemark/core/Invariant"
 import type { CommitSeq, Lsn, PageNumber, PageSize } from "@tidemark/core/Scalars"
@@ -74,6 +75,8 @@ export class WalState {
   /** The file has blocks up to here, so that writing below it changes no metadata. */
   private preparedEnd: number
   private readonly zeros: Uint8Array
+  /** The base on the disk is that of the generation that is to begin. */
+  private isAnnounced = false
   /** Set right after the engine was made on top of {@link sink}. */
   engine: GroupCommit | undefined
 
@@ -156,7 +159,7 @@ export class WalState {
   sink(): GroupCommitSink {
     const { walFile } = this.options
     const prepare = (buffers: ReadonlyArray<Uint8Array>, lsn: Lsn) =>
-      Effect.suspend(() => this.headerIsOnDisk ? Effect.void : this.beginGeneration()).pipe(
+      Effect.suspend(() => this.headerIsOnDisk ? Effect.void : this.beginGeneration).pipe(
         Effect.map(() => this.withBlocksAhead(buffers, lsn))
       )
     return {
@@ -208,21 +211,40 @@ export class WalState {
     return this.zeros.length === 0 ? buffers : [...buffers, this.zeros]
   }
 
-  /** Writes the base and the header of the generation, each synced before what follows it (2.1, SWAL-05). */
-  private beginGeneration(): Effect.Effect<void, VfsError> {
+  /**
+   * Writes the base of the generation that is to begin, sealed: a start that finds no header, whatever the reason, goes
+   * on at the base. The reason is a header that was cut off or that has not come yet, as long as the base says so.
+   */
+  readonly announce: Effect.Effect<void, VfsError> = Effect.suspend(() => {
+    invariant(!this.headerIsOnDisk && this.index.frames === 0, "only a generation that has not begun is announced")
+    if (this.isAnnounced) return Effect.void
+    return Effect.map(this.writeBase(true), () => {
+      this.isAnnounced = true
+    })
+  })
+
+  /**
+   * Writes the base and the header of the generation, each synced before what follows it (2.1, SWAL-05). The base is
+   * unsealed when the header is there: from then on a missing log is one that somebody has removed.
+   */
+  private readonly beginGeneration: Effect.Effect<void, VfsError> = Effect.gen({ self: this }, function*() {
     const { database, vfs, walFile } = this.options
-    return Effect.gen({ self: this }, function*() {
-      yield* writeWalBase(vfs, database, {
-        sealed: false,
-        header: this.header,
-        previousSalts: this.previousSalts,
-        base: this.index.base
-      })
-      const header = Format.encodeHeader(this.header)
-      yield* walFile.writeAndSyncData([header], 0)
-      yield* vfs.syncDirectory(directoryOf(database))
-      this.preparedEnd = Math.max(this.preparedEnd, header.length)
-      this.headerIsOnDisk = true
+    yield* this.announce
+    const header = Format.encodeHeader(this.header)
+    yield* walFile.writeAndSyncData([header], 0)
+    yield* vfs.syncDirectory(directoryOf(database))
+    yield* this.writeBase(false)
+    this.preparedEnd = Math.max(this.preparedEnd, header.length)
+    this.headerIsOnDisk = true
+  })
+
+  private writeBase(sealed: boolean): Effect.Effect<void, VfsError> {
+    const { database, vfs } = this.options
+    return writeWalBase(vfs, database, {
+      sealed,
+      header: this.header,
+      previousSalts: this.previousSalts,
+      base: this.index.base
     })
   }
 
@@ -236,34 +258,27 @@ export class WalState {
     for (const listener of this.restartListeners) listener(this.index.newestVersions())
     if (this.headerIsOnDisk) this.previousSalts = { salt1: this.header.salt1, salt2: this.header.salt2 }
     this.header = {
-      ...this.header,
+      checksumWords: "littleEndian",
+      pageSize: this.options.pageSize,
       checkpointSeq: (this.header.checkpointSeq + 1) >>> 0,
       salt1: (this.header.salt1 + 1) >>> 0,
       salt2
     }
     this.headerIsOnDisk = false
+    this.isAnnounced = false
     this.chain = Format.chainFromHeader(Format.encodeHeader(this.header))
     this.index = new WalIndex(this.index.tip)
     this.handedOverFrames = 0
     this.generation++
   }
 
-  /** Leaves an empty file behind, marked so in the base. Only right after {@link startOver}. */
-  truncate(): Effect.Effect<void, VfsError> {
-    const { database, vfs, walFile } = this.options
-    return Effect.gen({ self: this }, function*() {
-      invariant(!this.headerIsOnDisk && this.index.frames === 0, "only a log that has just started over is truncated")
-      yield* writeWalBase(vfs, database, {
-        sealed: true,
-        header: this.header,
-        previousSalts: this.previousSalts,
-        base: this.index.base
-      })
-      yield* walFile.truncate(0)
-      yield* walFile.syncFull
-      this.preparedEnd = 0
-    })
-  }
+  /** Leaves an empty file behind. Only right after {@link announce}. */
+  readonly cutOff: Effect.Effect<void, VfsError> = Effect.suspend(() => {
+    const { walFile } = this.options
+    invariant(this.isAnnounced && !this.headerIsOnDisk, "only a log whose base says so is cut off")
+    this.preparedEnd = 0
+    return Effect.andThen(walFile.truncate(0), walFile.syncFull)
+  })
 
   // ---------------------------------------------------------------------------------------------------------------
   // Reading
