@@ -265,24 +265,15 @@ describe("the way of a durable write", () => {
       yield* Effect.all([file.syncData, file.syncData], { concurrency: "unbounded" })
       yield* file.write([new Uint8Array(60)], 0)
       yield* sync
-      assert.deepStrictEqual(ways, ["pool", "pool", "pool", "thread", "pool", "pool", "pool"])
+      assert.deepStrictEqual(ways.splice(0), ["pool", "pool", "pool", "thread", "pool", "pool", "pool"])
+      const small = yield* Effect.forkChild(file.write([new Uint8Array(30)], 9), { startImmediately: true })
+      yield* sync
+      finish()
+      yield* Fiber.join(small)
+      yield* file.write([new Uint8Array(30)], 0)
+      yield* sync
+      assert.deepStrictEqual(ways, ["thread", "pool"])
     }).pipe(Effect.scoped))
-
-  it.effect.runIf(isLinux)(
-    "in the background, one hop and two write and sync the same bytes",
-    () =>
-      Effect.gen(function*() {
-        const file = yield* openNew
-        const background = { background: true }
-        // Two hops while the second descriptor is being opened, two behind a plain write, else one.
-        yield* file.writeAndSyncData([Uint8Array.of(1)], 0, background)
-        yield* file.writeAndSyncData([Uint8Array.of(2)], 1, background)
-        yield* file.write([Uint8Array.of(3)], 2)
-        yield* file.writeAndSyncData([Uint8Array.of(4), Uint8Array.of(5)], 3, background)
-        yield* file.writeAndSyncData([Uint8Array.of(6)], 5, background)
-        assert.deepStrictEqual([...NodeFs.readFileSync(file.path)], [1, 2, 3, 4, 5, 6])
-      }).pipe(Effect.provide(NodeVfs.layerVfs))
-  )
 
   it.effect("with a limit of zero all take the pool", () =>
     Effect.gen(function*() {
@@ -512,6 +503,39 @@ describe("NodeVfs", () => {
       }
     })
 
+  const closeOnExec = 0o2000000
+  const flagsOf = (descriptor: string) =>
+    Number.parseInt(
+      /flags:\s+([0-7]+)/.exec(NodeFs.readFileSync(`/proc/self/fdinfo/${descriptor}`, "latin1"))?.[1] ?? "0",
+      8
+    )
+
+  it.effect.runIf(isLinux)(
+    "in the background, one hop and two write and sync the same bytes",
+    () =>
+      Effect.gen(function*() {
+        const scope = yield* Scope.make()
+        const path = NodePath.join(yield* temporaryDirectory, "file")
+        const file = yield* Scope.provide(
+          (yield* Vfs).open(path, { access: "readWrite", create: "exclusive" }),
+          scope
+        )
+        const background = { background: true }
+        // Two hops while the second descriptor is being opened, two behind a plain write, else one.
+        yield* file.writeAndSyncData([Uint8Array.of(1)], 0, background)
+        yield* file.writeAndSyncData([Uint8Array.of(2)], 1, background)
+        yield* file.write([Uint8Array.of(3)], 2)
+        yield* file.writeAndSyncData([Uint8Array.of(4), Uint8Array.of(5)], 3, background)
+        yield* file.writeAndSyncData([Uint8Array.of(6)], 5, background)
+        assert.deepStrictEqual([...NodeFs.readFileSync(path)], [1, 2, 3, 4, 5, 6])
+        const flags = openDescriptorsOf(path).map(flagsOf)
+        assert.deepStrictEqual(flags.map((flags) => (flags & NodeFs.constants.O_DSYNC) !== 0), [false, true])
+        assert.isTrue(flags.every((flags) => (flags & closeOnExec) !== 0))
+        yield* Scope.close(scope, Exit.void)
+        assert.deepStrictEqual(openDescriptorsOf(path), [])
+      }).pipe(Effect.provide(NodeVfs.layerVfs))
+  )
+
   it.effect.runIf(isLinux)(
     "child processes inherit no descriptor, and none is left open",
     () =>
@@ -523,9 +547,7 @@ describe("NodeVfs", () => {
           yield* vfs.open(path, { access: "readWrite", create: "exclusive" })
           const [descriptor, ...others] = openDescriptorsOf(path)
           assert.deepStrictEqual(others, [])
-          const flags = /flags:\s+([0-7]+)/.exec(NodeFs.readFileSync(`/proc/self/fdinfo/${descriptor}`, "latin1"))?.[1]
-          const closeOnExec = 0o2000000
-          assert.strictEqual(Number.parseInt(flags ?? "0", 8) & closeOnExec, closeOnExec)
+          assert.isTrue((flagsOf(descriptor ?? "") & closeOnExec) !== 0)
         }))
         yield* vfs.syncDirectory(directory)
         yield* Effect.flip(vfs.open(directory, { access: "read" }))
