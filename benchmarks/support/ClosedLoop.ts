@@ -1,0 +1,60 @@
+/**
+ * A slice of time in which N writers work in a closed loop: each asks for its next commit when its last one is durable.
+ *
+ * The latency of a commit is the time from the end of the same writer's commit before to its own end. So a writer that
+ * stands in line behind 255 others, on a thread that commits one by one, is charged for standing there, and the rate is
+ * always N divided by the mean latency.
+ */
+import { quantile } from "./statistics.ts"
+
+/** What became of one slice. */
+export interface Measurement {
+  readonly commits: number
+  readonly perSecond: number
+  readonly p50Micros: number
+  readonly p99Micros: number
+}
+
+export class ClosedLoop {
+  readonly writers: number
+  private readonly deadline: number
+  private readonly started: number
+  private now: number
+  private readonly lastEnd: Float64Array
+  private latencies = new Float64Array(16_384)
+  private count = 0
+
+  constructor(writers: number, seconds: number) {
+    this.writers = writers
+    this.started = performance.now()
+    this.now = this.started
+    this.deadline = this.started + seconds * 1000
+    this.lastEnd = new Float64Array(writers).fill(this.started)
+  }
+
+  /** Whether a writer shall begin another commit. */
+  readonly goesOn = (): boolean => this.now < this.deadline
+
+  /** A commit of this writer is durable. */
+  readonly ended = (writer: number): void => {
+    const now = performance.now()
+    if (this.count === this.latencies.length) {
+      const longer = new Float64Array(this.count * 2)
+      longer.set(this.latencies)
+      this.latencies = longer
+    }
+    this.latencies[this.count++] = now - (this.lastEnd[writer] ?? now)
+    this.lastEnd[writer] = now
+    this.now = now
+  }
+
+  measurement(): Measurement {
+    const latencies = this.latencies.subarray(0, this.count)
+    return {
+      commits: this.count,
+      perSecond: this.count / ((this.now - this.started) / 1000),
+      p50Micros: quantile(latencies, 0.5) * 1000,
+      p99Micros: quantile(latencies, 0.99) * 1000
+    }
+  }
+}

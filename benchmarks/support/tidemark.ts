@@ -1,0 +1,98 @@
+/** Tidemark in compatibility mode over files, as an application composes it, with default options. */
+import * as CompatCoordinator from "@tidemark/coordinator/CompatCoordinator"
+import * as Pager from "@tidemark/coordinator/Pager"
+import * as WriteSet from "@tidemark/coordinator/WriteSet"
+import { toPageNumber } from "@tidemark/core/Scalars"
+import * as NodeVfs from "@tidemark/platform/NodeVfs"
+import { Vfs } from "@tidemark/platform/Vfs"
+import * as SqliteWal from "@tidemark/wal/SqliteWal"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as ManagedRuntime from "effect/ManagedRuntime"
+import * as References from "effect/References"
+import * as NodePath from "node:path"
+import type { ClosedLoop } from "./ClosedLoop.ts"
+import type { Contestant } from "./rounds.ts"
+import { makeRowPages, type RowPage, verifyRowPages } from "./rowPages.ts"
+
+/** The engine with everything that it stands on. Standard output belongs to the results. */
+export const engine = (options: SqliteWal.SqliteWalOptions) =>
+  Pager.layer.pipe(
+    Layer.provideMerge(CompatCoordinator.layer),
+    Layer.provideMerge(SqliteWal.layer(options)),
+    Layer.provideMerge(NodeVfs.layer),
+    Layer.provideMerge(Layer.succeed(References.MinimumLogLevel, "Warn"))
+  )
+
+type Services = Layer.Success<ReturnType<typeof engine>>
+
+/** One commit of a row's page. */
+export type Commit<R, E> = (row: RowPage) => Effect.Effect<unknown, E, R>
+
+/** All writers in a closed loop, one fiber each. */
+export const writeInLoop = <R, E>(loop: ClosedLoop, rows: ReadonlyArray<RowPage>, commit: Commit<R, E>) =>
+  Effect.all(
+    rows.map((row, writer) =>
+      Effect.whileLoop({
+        while: loop.goesOn,
+        body: () => {
+          row.count()
+          return commit(row)
+        },
+        step: () => loop.ended(writer)
+      })
+    ),
+    { concurrency: "unbounded", discard: true }
+  )
+
+/** A transaction of the pager that writes one page: what an application does. */
+export const throughPager = Effect.map(
+  Pager.Pager,
+  (pager) => ({ bytes, pageNumber }: RowPage) =>
+    pager.withTransaction((transaction) => transaction.write(toPageNumber(pageNumber), bytes))
+)
+
+/** The same commit handed to the coordinator without the pager around it. */
+export const throughCoordinator = Effect.gen(function*() {
+  const coordinator = yield* CompatCoordinator.CompatCoordinator
+  const vfs = yield* Vfs
+  const { database, pageSize } = coordinator
+  return ({ bytes, pageNumber }: RowPage) =>
+    Effect.suspend(() => {
+      const { end, endReading, snapshot, token } = coordinator.begin()
+      endReading()
+      const writes = WriteSet.makeUnsafe(vfs, { database, token, pageSize })
+      const commit = Effect.andThen(
+        writes.put(toPageNumber(pageNumber), bytes),
+        coordinator.commit({ token, snapshot, writes })
+      )
+      return Effect.ensuring(commit, Effect.andThen(Effect.sync(end), writes.close))
+    })
+})
+
+const contestant = <E>(
+  name: string,
+  checkpointFrames: number,
+  makeCommit: Effect.Effect<Commit<never, E>, never, Services>
+): Contestant => ({
+  name,
+  open: async ({ directory, writers }) => {
+    const database = NodePath.join(directory, "tidemark.db")
+    const rows = makeRowPages(database, writers)
+    const runtime = ManagedRuntime.make(engine({ database, autoCheckpointFrames: checkpointFrames }))
+    const commit = await runtime.runPromise(makeCommit)
+    return {
+      run: (loop) => runtime.runPromise(writeInLoop(loop, rows, commit)),
+      close: async () => {
+        await runtime.dispose()
+        verifyRowPages(database, rows)
+      }
+    }
+  }
+})
+
+export const tidemarkPager = (checkpointFrames: number): Contestant =>
+  contestant("Tidemark, Pager", checkpointFrames, throughPager)
+
+export const tidemarkCoordinator = (checkpointFrames: number): Contestant =>
+  contestant("Tidemark, coordinator", checkpointFrames, throughCoordinator)
