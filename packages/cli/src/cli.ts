@@ -19,6 +19,7 @@ import * as NodeFs from "node:fs"
 import { checkpointCommand } from "./commands/checkpoint.ts"
 import { inspectCommand } from "./commands/inspect.ts"
 import { recoverCommand } from "./commands/recover.ts"
+import { replayCommand } from "./commands/replay.ts"
 import { verifyCommand } from "./commands/verify.ts"
 import { Ended, ExitCode } from "./ExitCode.ts"
 import { reportFailure, sentenceOf, writeError, writeOut } from "./Report.ts"
@@ -29,7 +30,7 @@ const root = Command.make("tidemark").pipe(
     "Looks at, recovers and checkpoints databases that are written by Tidemark, and shows what it can do.\n"
       + "Exit codes: 0 fine, 1 the thing examined has a problem, 2 wrong usage, 3 the operation failed."
   ),
-  Command.withSubcommands([inspectCommand, verifyCommand, recoverCommand, checkpointCommand])
+  Command.withSubcommands([inspectCommand, verifyCommand, recoverCommand, checkpointCommand, replayCommand])
 )
 
 /** The sources and the built files lie at the same depth below `package.json`. */
@@ -60,10 +61,11 @@ const presenter: CliOutput.Presenter = {
 }
 
 const usageSentence = (error: CliError.NonShowHelpErrors): string =>
-  error.message.replace(/\s*Did you mean this\?\s*/, ", did you mean ").replace(/\.$/, "").replace(
-    /^./,
-    (first) => first.toLowerCase()
-  )
+  error.message
+    .replace(/\s*Did you mean this\?\s*/, ", did you mean ")
+    .replace(". Expected", ", expected")
+    .replace(/\.$/, "")
+    .replace(/^./, (first) => first.toLowerCase())
 
 /** One line per entry on standard error: standard output is for the report. */
 const logger = Logger.make<unknown, void>(({ cause, logLevel, message }) => {

@@ -37,3 +37,21 @@ export const acceptLoss = Flag.Boolean("accept-loss").pipe(
   ),
   Flag.withDefault(false)
 )
+
+/** More fibers than this only wait for each other. */
+const maxWriters = 4096
+
+/**
+ * `--writers`: how many fibers commit at once.
+ *
+ * @category flags
+ * @since 0.1.0
+ */
+export const writers = Flag.Int("writers").pipe(
+  Flag.withDescription(`How many writers commit at once, 1 ... ${maxWriters} (default 64)`),
+  Flag.filter(
+    (writers) => writers >= 1 && writers <= maxWriters,
+    (writers) => `${writers} is not in 1 ... ${maxWriters}`
+  ),
+  Flag.withDefault(64)
+)
