@@ -6,6 +6,7 @@
 import type { Lsn, PageNumber } from "@tidemark/core/Scalars"
 import { SqliteCode, TidemarkError } from "@tidemark/core/TidemarkError"
 import * as Cause from "effect/Cause"
+import * as Inspectable from "effect/Inspectable"
 
 /**
  * A write or sync of the log failed, so what is on the disk behind `lsn` is unknown. Everything that was acknowledged
@@ -25,7 +26,7 @@ export class WalPoisoned extends TidemarkError("WalPoisoned", { isRetryable: fal
   override get message() {
     const first = Cause.squash(this.cause)
     return `${this.log} is poisoned behind position ${this.lsn} (${
-      first instanceof Error ? first.message : String(first)
+      first instanceof Error ? first.message : Inspectable.toStringUnknown(first, 0)
     }); what was acknowledged is safe: close it, open it again and let recovery decide about the rest`
   }
 }

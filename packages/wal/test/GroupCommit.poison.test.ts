@@ -415,6 +415,16 @@ describe("GroupCommit: poison", () => {
       for (const exit of exits) assert.isTrue(Exit.isSuccess(exit) || isPoisoned(exit))
     }))
 
+  it.effect("GC-07 poison has a message whatever the cause was", () =>
+    Effect.gen(function*() {
+      for (const [defect, text] of [["text", "text"], [Object.create(null), "{}"], [undefined, "undefined"]]) {
+        const { log } = yield* start()
+        log.poison(Cause.die(defect))
+        const failure = yield* Effect.flip(log.close)
+        assert.include(failure.message, `(${text})`)
+      }
+    }))
+
   it.effect("GC-07 what was acknowledged before stays where it is", () =>
     Effect.gen(function*() {
       const { disk, log } = yield* poisoned
