@@ -1,7 +1,7 @@
 /**
  * What a small durable write costs, by the way it takes (decision 0004).
  *
- *     node benchmarks/writeAndSync.ts [--directory D] [--rounds N] [--json]
+ *     node benchmarks/writeAndSync.ts [--directory D] [--rounds N] [--table NAME] [--json]
  *
  * The floor is the synchronous overwrite of 4 KiB in a zero-filled file, followed by `fdatasync`. All variants of a table
  * run in alternating rounds of one process, and every figure is compared with another one of its own round, because a
@@ -23,6 +23,7 @@ import { Worker } from "node:worker_threads"
 const { values } = parseArgs({
   options: {
     directory: { type: "string", default: NodeOs.tmpdir() },
+    table: { type: "string" },
     rounds: { type: "string", default: "9" },
     json: { type: "boolean", default: false }
   }
@@ -238,7 +239,7 @@ const manyWriters = async () => {
     let perSync = 0
     for (let round = 0; round < rounds; round++) {
       for (const name of round % 2 === 0 ? names : names.toReversed()) {
-        const result = await Effect.runPromise(groupCommit(ways[name], writers, 150))
+        const result = await Effect.runPromise(groupCommit(ways[name], writers, 50))
         perSecond[name].push(result.commitsPerSecond)
         if (name === "default") perSync = result.commitsPerSync
       }
@@ -290,26 +291,24 @@ const fourFiles = async () => {
 }
 
 try {
-  const report = {
-    rounds,
-    oneWriter4096: await oneWriter(4096),
-    oneWriter4120: await oneWriter(4120),
-    fourFiles: await fourFiles(),
-    manyWriters: await manyWriters()
+  const tables = {
+    oneWriter4096: () => oneWriter(4096),
+    oneWriter4120: () => oneWriter(4120),
+    fourFiles,
+    manyWriters
   }
-  if (values.json) console.log(JSON.stringify(report))
-  else {
-    const rounded = (rows: ReadonlyArray<object>) =>
-      rows.map((row) =>
-        Object.fromEntries(
-          Object.entries(row).map(([key, value]) => [key, typeof value === "number" ? Number(value.toFixed(2)) : value])
-        )
+  const report = new Map<string, ReadonlyArray<object>>()
+  for (const [name, measure] of Object.entries(tables)) {
+    if (values.table === undefined || values.table === name) report.set(name, await measure())
+  }
+  if (values.json) console.log(JSON.stringify({ rounds, ...Object.fromEntries(report) }))
+  for (const [name, rows] of values.json ? [] : report) {
+    console.log(name)
+    console.table(rows.map((row) =>
+      Object.fromEntries(
+        Object.entries(row).map(([key, value]) => [key, typeof value === "number" ? Number(value.toFixed(2)) : value])
       )
-    for (const [name, rows] of Object.entries(report)) {
-      if (!Array.isArray(rows)) continue
-      console.log(name)
-      console.table(rounded(rows))
-    }
+    ))
   }
 } finally {
   await Effect.runPromise(Scope.close(scope, Exit.void))

@@ -77,7 +77,7 @@ export type NodeFileCalls = DescriptorCalls
  * @since 0.1.0
  */
 export const defaults = {
-  inlineSyncMaxMicros: 1000,
+  inlineSyncMaxMicros: 500,
   inlineSyncMaxBytes: 524_288
 } as const
 

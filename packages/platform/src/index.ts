@@ -5,6 +5,8 @@
  */
 export * from "./Checksum.ts"
 export * from "./FileLock.ts"
+export * from "./MemoryDisk.ts"
+export * as MemoryVfs from "./MemoryVfs.ts"
 export * as NodeVfs from "./NodeVfs.ts"
 export * from "./ProcessLiveness.ts"
 export * from "./Vfs.ts"

@@ -35,8 +35,9 @@ export interface SyncRoute {
 }
 
 /**
- * Weight of the newest duration. With a quarter, one outlier of 50 times the limit sends the next 14 calls to the pool
- * (0.75^14 < 1/50), and a device that became slow is noticed by the second call.
+ * Weight of the newest duration. With a quarter, one outlier of 50 times the limit makes the average 12.5 times the
+ * limit and sends the next 9 calls to the pool (0.75^9 < 1/12.5), and a device that became slow is noticed by the first
+ * or second call.
  */
 const newestWeight = 0.25
 
