@@ -31,10 +31,10 @@ const functions = new Map<string, Hash>([
 ])
 
 if (values.candidates !== undefined) {
-  const require = createRequire(NodePath.join(NodePath.resolve(values.candidates), "candidates.cjs"))
+  const loadCandidate = createRequire(NodePath.join(NodePath.resolve(values.candidates), "candidates.cjs"))
   // Not dependencies of this repository: what their documentation says about the two functions that are used.
-  const { createXXHash3 } = require("hash-wasm") as { readonly createXXHash3: () => Promise<WasmHasher> }
-  const { XXHash3 } = require("xxhash-addon") as {
+  const { createXXHash3 } = loadCandidate("hash-wasm") as { readonly createXXHash3: () => Promise<WasmHasher> }
+  const { XXHash3 } = loadCandidate("xxhash-addon") as {
     readonly XXHash3: { readonly hash: (bytes: Uint8Array) => Uint8Array }
   }
   const wasm = await createXXHash3()
