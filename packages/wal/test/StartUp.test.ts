@@ -315,6 +315,11 @@ describe("StartUp: the cases", () => {
       })
       assert.isUndefined(found.refusal)
       assert.deepStrictEqual(severities(found), [{ file: files.wal, offset: 24, severity: "tail" }])
+      // One salt of two is another generation.
+      for (const near of [{ salt1: salts.salt1 + 1 }, { salt2: 3 }]) {
+        const contents = { [files.database]: database, [files.wal]: flipped(wal, 20) }
+        assert.isUndefined((yield* examine({ ...contents, [files.walBase]: buildWalBase(5n, near) })).refusal)
+      }
       const unknown = yield* examine({ [files.database]: database, [files.wal]: flipped(wal, 20) })
       assert.isUndefined(unknown.refusal, "as SQLite does")
       assert.deepStrictEqual(unknown.problems.map(({ severity }) => severity), ["corrupt"], "but it is said")
@@ -428,6 +433,12 @@ describe("StartUp: the cases", () => {
       for (const contents of [{}, { [files.database]: new Uint8Array(0) }]) {
         const refusal = refusalOf(yield* examine({ ...contents, [files.wal]: part }), "DatabasePagesLost")
         assert.deepStrictEqual([refusal.missingPages, refusal.firstMissingPage, refusal.databasePages], [3, 3, 6])
+      }
+      // Page 16385 of 64 KiB holds the lock bytes at 2^30: nobody ever writes it, so nobody can lose it.
+      const size = PageSize.make(65536)
+      for (const [databasePages, missing] of [[16384, 16383], [16385, 16383], [16386, 16384]] as const) {
+        const first = buildWal([{ pages: [1], databasePages }], { pageSize: size })
+        assert.strictEqual(refusalOf(yield* examine({ [files.wal]: first }), "DatabasePagesLost").missingPages, missing)
       }
       // Beside a database file that is only too short it is damage that is reported: the rest can be read.
       const found = yield* examine({ [files.database]: database, [files.wal]: part })

@@ -287,6 +287,15 @@ describe("WalScan", () => {
     })
     const damage = scan(flipped(once, frameOffset(10, pageSize) + 200)).damage
     assert.deepStrictEqual([damage?.frame, damage?.lostCommits, damage?.lostFrames], [4, 2, 6])
+    // The next slot has to continue the chain, not a later one that would have been the next.
+    const frames = Array.from(
+      { length: 6 },
+      (_, index) => once.subarray(frameOffset(index, pageSize), frameOffset(index + 1, pageSize))
+    )
+    const junk = new Uint8Array(slotBytes).fill(0x5a)
+    assert.isUndefined(
+      scan(concat(once.subarray(0, frameOffset(5, pageSize)), junk, ...frames.slice(5))).damage
+    )
     // The chain breaks before any commit frame: nothing shows that this was ever whole.
     assert.isUndefined(scan(flipped(once, frameOffset(5, pageSize) + 200)).damage)
   })
