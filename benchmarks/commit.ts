@@ -74,12 +74,13 @@ for (const writers of options.writers) {
     const spread = summary.rateRatios[baseline]
     return spread === undefined ? "" : spreadCell(spread)
   }
-  const headings = ["contestant", "commits/s", "p50 us", "p99 us", "x SQLite", "x plain", "p50 / floor"]
+  const headings = ["contestant", "commits/s", "p50 us", "p99 us", "CPU us", "x SQLite", "x plain", "p50 / floor"]
   const rows = summaries.map((summary) => [
     summary.name,
     spreadCell(summary.commitsPerSecond),
     figure(summary.p50Micros.median),
     figure(summary.p99Micros.median),
+    figure(summary.cpuMicrosPerCommit.median),
     ratio(summary, sqlite.name),
     ratio(summary, plainGroupCommit.name),
     figure(summary.latencyRatios[floor.name]?.median ?? Number.NaN)

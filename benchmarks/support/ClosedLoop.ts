@@ -13,12 +13,23 @@ export interface Measurement {
   readonly perSecond: number
   readonly p50Micros: number
   readonly p99Micros: number
+  /** Processor time of all threads of the process, user and system; what a busy neighbour disturbs least. */
+  readonly cpuMicrosPerCommit: number
 }
 
-export class ClosedLoop {
+/** What writers ask and tell while they work. */
+export interface Loop {
+  /** Whether a writer shall begin another commit. */
+  readonly goesOn: () => boolean
+  /** A commit of this writer is durable. */
+  readonly ended: (writer: number) => void
+}
+
+export class ClosedLoop implements Loop {
   readonly writers: number
   private readonly deadline: number
   private readonly started: number
+  private readonly startedCpu = process.cpuUsage()
   private now: number
   private readonly lastEnd: Float64Array
   private latencies = new Float64Array(16_384)
@@ -32,10 +43,8 @@ export class ClosedLoop {
     this.lastEnd = new Float64Array(writers).fill(this.started)
   }
 
-  /** Whether a writer shall begin another commit. */
   readonly goesOn = (): boolean => this.now < this.deadline
 
-  /** A commit of this writer is durable. */
   readonly ended = (writer: number): void => {
     const now = performance.now()
     if (this.count === this.latencies.length) {
@@ -50,11 +59,13 @@ export class ClosedLoop {
 
   measurement(): Measurement {
     const latencies = this.latencies.subarray(0, this.count)
+    const { system, user } = process.cpuUsage(this.startedCpu)
     return {
       commits: this.count,
       perSecond: this.count / ((this.now - this.started) / 1000),
       p50Micros: quantile(latencies, 0.5) * 1000,
-      p99Micros: quantile(latencies, 0.99) * 1000
+      p99Micros: quantile(latencies, 0.99) * 1000,
+      cpuMicrosPerCommit: (user + system) / this.count
     }
   }
 }

@@ -27,15 +27,22 @@ const usage = `options:
   --directory DIR           where the files go; default: tmp of the repository
   --json                    one JSON document instead of tables`
 
-/** Numbers of at least `least`; ends the process with exit code 2 when one is none. */
-const number = (name: string, text: string, least: number, isWhole: boolean): number => {
+/** A number of at least `least`; ends the process with exit code 2 when it is none. */
+const number = (name: string, text: string, least: number): number => {
   const value = Number(text)
-  if (text.trim() !== "" && value >= least && (!isWhole || Number.isSafeInteger(value))) return value
-  return refuse(`--${name} is ${isWhole ? "a whole number" : "a number"} of at least ${least}, not "${text}"`)
+  return text.trim() !== "" && value >= least && value < Infinity
+    ? value
+    : refuse(`--${name} is a number of at least ${least}, not "${text}"`)
 }
 
+/** The same for whole numbers. */
+export const wholeNumber = (name: string, text: string, least: number): number =>
+  Number.isSafeInteger(number(name, text, least))
+    ? Number(text)
+    : refuse(`--${name} is a whole number of at least ${least}, not "${text}"`)
+
 const refuse = (sentence: string): never => {
-  console.error(`${sentence}\n\n${usage}`)
+  console.error(sentence)
   process.exit(2)
 }
 
@@ -54,13 +61,13 @@ export const parseOptions = (): BenchmarkOptions => {
     process.exit(0)
   }
   return {
-    writers: values.writers.split(",").map((text) => number("writers", text, 1, true)),
-    rounds: number("rounds", values.rounds, 1, true),
-    seconds: number("seconds", values.seconds, 0.01, false),
-    warmUpSeconds: number("warm-up", values["warm-up"], 0, false),
+    writers: values.writers.split(",").map((text) => wholeNumber("writers", text, 1)),
+    rounds: wholeNumber("rounds", values.rounds, 1),
+    seconds: number("seconds", values.seconds, 0.01),
+    warmUpSeconds: number("warm-up", values["warm-up"], 0),
     directory: temporaryDirectory(values.directory),
     only: values.only === undefined ? [] : values.only.split(","),
-    checkpointFrames: number("checkpoint-frames", values["checkpoint-frames"], 0, true),
+    checkpointFrames: wholeNumber("checkpoint-frames", values["checkpoint-frames"], 0),
     json: values.json
   }
 }
@@ -81,6 +88,6 @@ const readArguments = () => {
       }
     })
   } catch (cause) {
-    return refuse(cause instanceof Error ? cause.message : String(cause))
+    return refuse(`${cause instanceof Error ? cause.message : String(cause)}\n\n${usage}`)
   }
 }

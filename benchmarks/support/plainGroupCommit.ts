@@ -3,9 +3,9 @@
  * and effects are to be measured against.
  *
  * Frames of 24 + 4096 bytes, without a checksum, into a file that is filled with zeros ahead. One write and one
- * `fdatasync` per batch, by the same rule that Tidemark's `NodeVfs` has: a small batch on the calling thread while the
- * device is fast, others in the thread pool. Behind the last frame that Tidemark would have let the log grow to, it
- * begins again at the front.
+ * `fdatasync` per batch, by the rule that Tidemark's `NodeVfs` has: a small batch on the calling thread while the device
+ * is fast, others in the thread pool. One batch after the other: nobody is woken while the next one is written. Where
+ * Tidemark would start its log over, this begins again at the front, and nothing is ever copied anywhere.
  */
 import { defaults as vfsDefaults } from "@tidemark/platform/NodeVfs"
 import { defaults as walDefaults } from "@tidemark/wal/SqliteWal"

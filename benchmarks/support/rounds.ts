@@ -86,6 +86,7 @@ export interface Summary {
   readonly commitsPerSecond: Spread
   readonly p50Micros: Spread
   readonly p99Micros: Spread
+  readonly cpuMicrosPerCommit: Spread
   /** By the name of the other contestant: this one's rate divided by the other's. */
   readonly rateRatios: Readonly<Record<string, Spread>>
   /** By the name of the other contestant: this one's median latency divided by the other's. */
@@ -109,6 +110,7 @@ export const summarize = (results: Results, baselines: ReadonlyArray<string>): R
       commitsPerSecond: spreadOf(measurements.map(({ perSecond }) => perSecond)),
       p50Micros: spreadOf(measurements.map(({ p50Micros }) => p50Micros)),
       p99Micros: spreadOf(measurements.map(({ p99Micros }) => p99Micros)),
+      cpuMicrosPerCommit: spreadOf(measurements.map(({ cpuMicrosPerCommit }) => cpuMicrosPerCommit)),
       rateRatios: ratiosOf(({ perSecond }) => perSecond),
       latencyRatios: ratiosOf(({ p50Micros }) => p50Micros)
     }

@@ -11,7 +11,7 @@ import * as Layer from "effect/Layer"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import * as References from "effect/References"
 import * as NodePath from "node:path"
-import type { ClosedLoop } from "./ClosedLoop.ts"
+import type { Loop } from "./ClosedLoop.ts"
 import type { Contestant } from "./rounds.ts"
 import { makeRowPages, type RowPage, verifyRowPages } from "./rowPages.ts"
 
@@ -30,7 +30,7 @@ type Services = Layer.Success<ReturnType<typeof engine>>
 export type Commit<R, E> = (row: RowPage) => Effect.Effect<unknown, E, R>
 
 /** All writers in a closed loop, one fiber each. */
-export const writeInLoop = <R, E>(loop: ClosedLoop, rows: ReadonlyArray<RowPage>, commit: Commit<R, E>) =>
+export const writeInLoop = <R, E>(loop: Loop, rows: ReadonlyArray<RowPage>, commit: Commit<R, E>) =>
   Effect.all(
     rows.map((row, writer) =>
       Effect.whileLoop({

@@ -1,0 +1,161 @@
+/**
+ * A million commits of one page by 64 writers, with automatic checkpoints: does anything grow that should not?
+ *
+ *     node benchmarks/millionCommits.ts [--commits 1000000] [--writers 64] [--directory DIR] [--json]
+ *
+ * Twenty times on the way, and after a garbage collection each time, it samples the memory of the process and the size
+ * of the log. At the end SQLite counts the commits. Exit code 1 when one of the bounds below was passed.
+ */
+import * as SqliteWal from "@tidemark/wal/SqliteWal"
+import * as Effect from "effect/Effect"
+import * as ManagedRuntime from "effect/ManagedRuntime"
+import * as NodeFs from "node:fs"
+import * as NodePath from "node:path"
+import { parseArgs } from "node:util"
+import { temporaryDirectory, wholeNumber } from "./support/options.ts"
+import { collectGarbage } from "./support/rounds.ts"
+import { makeRowPages, pageBytes, verifyRowPages } from "./support/rowPages.ts"
+import { figure, table } from "./support/table.ts"
+import { engine, throughPager, writeInLoop } from "./support/tidemark.ts"
+
+const { values } = parseArgs({
+  options: {
+    commits: { type: "string", default: "1000000" },
+    writers: { type: "string", default: "64" },
+    directory: { type: "string" },
+    json: { type: "boolean", default: false }
+  }
+})
+const samplesWanted = 20
+// The second sample, after a tenth, comes when the tables are full: 32,768 commits at the most.
+const commits = wholeNumber("commits", values.commits, 400_000)
+const writers = wholeNumber("writers", values.writers, 1)
+
+const mebibyte = 1024 * 1024
+const frameBytes = 24 + pageBytes
+const walHeaderBytes = 32
+
+/**
+ * A checkpoint looks at the log each 1,000 frames and starts it over from 16,000 on. The frames that come while it copies
+ * come on top: another 15,000 are half a second of copying at 30,000 commits a second.
+ */
+const maxFrames = SqliteWal.defaults.restartFrames + SqliteWal.defaults.autoCheckpointFrames + 15_000
+/** These frames, and the zeros that are written ahead of them. */
+const maxWalBytes = walHeaderBytes + maxFrames * frameBytes + SqliteWal.defaults.preallocateBytes
+/**
+ * By the second sample (a tenth of the commits) every cache and table is full, and two of them go up and down: the
+ * outcomes that are remembered, 16,384 to 32,768 of 230 bytes (3.8 MB), and the index of the log, up to 32,000 frames of
+ * 20 bytes in arrays that double (1.3 MB). The rest is for what the compiler keeps. A leak of one object, 16 bytes or
+ * more, in each of 900,000 commits is 14 MB.
+ */
+const maxHeapGrowth = 8 * mebibyte
+/**
+ * Pages and batches lie outside of the heap, in buffers of which a changing part is in use at the moment of a sample: the
+ * queue keeps up to 8 MiB of chunks for use again, a checkpoint reads and writes in groups of 4 MiB. A leak of one page
+ * in a hundred commits is 35 MiB.
+ */
+const maxBufferGrowth = 16 * mebibyte
+/**
+ * The peak of the whole process: about 100 MiB of Node and modules, the buffers above, and garbage that was not collected
+ * yet, in which V8 lets pages pile up to some 10 MiB before it looks. Twice that, as none of it is exact.
+ */
+const maxRssBytes = 512 * mebibyte
+
+interface Sample {
+  readonly commits: number
+  readonly seconds: number
+  readonly heapUsed: number
+  readonly arrayBuffers: number
+  readonly rss: number
+  readonly walFileBytes: number
+  readonly framesInLog: number
+}
+
+const directory = temporaryDirectory(values.directory)
+const database = NodePath.join(directory, "million.db")
+const rows = makeRowPages(database, writers)
+const runtime = ManagedRuntime.make(engine({ database }))
+const { commit, wal } = await runtime.runPromise(Effect.all({ commit: throughPager, wal: SqliteWal.SqliteWal }))
+
+const started = performance.now()
+const samples: Array<Sample> = []
+let begun = 0
+let ended = 0
+let mostFrames = 0
+
+const takeSample = () => {
+  collectGarbage()
+  const { arrayBuffers, heapUsed, rss } = process.memoryUsage()
+  samples.push({
+    commits: ended,
+    seconds: (performance.now() - started) / 1000,
+    heapUsed,
+    arrayBuffers,
+    rss,
+    walFileBytes: NodeFs.statSync(`${database}-wal`).size,
+    framesInLog: wal.frames().inLog
+  })
+}
+
+const megabytes = (bytes: number) => `${figure(bytes / 1e6)} MB`
+const headings = ["commits", "seconds", "heap", "buffers", "rss", "log file", "frames in log"]
+const cellsOf = (sample: Sample) => [
+  sample.commits.toLocaleString("en-US"),
+  sample.seconds.toFixed(1),
+  megabytes(sample.heapUsed),
+  megabytes(sample.arrayBuffers),
+  megabytes(sample.rss),
+  megabytes(sample.walFileBytes),
+  sample.framesInLog.toLocaleString("en-US")
+]
+
+const sampleEvery = Math.floor(commits / samplesWanted)
+await runtime.runPromise(
+  writeInLoop(
+    {
+      goesOn: () => begun < commits && ++begun > 0,
+      ended: () => {
+        ended++
+        mostFrames = Math.max(mostFrames, wal.frames().inLog)
+        if (ended % sampleEvery === 0) takeSample()
+      }
+    },
+    rows,
+    commit
+  )
+)
+const seconds = (performance.now() - started) / 1000
+const walFileBytes = NodeFs.statSync(`${database}-wal`).size
+const maxRss = process.resourceUsage().maxRSS * 1024
+await runtime.dispose()
+verifyRowPages(database, rows)
+
+const [, second] = samples
+const last = samples.at(-1)
+if (second === undefined || last === undefined) throw new Error("a run has two samples at least")
+const bounds = [
+  { what: "frames in the log, most", measured: mostFrames, bound: maxFrames, unit: "frames" },
+  { what: "log file", measured: walFileBytes, bound: maxWalBytes, unit: "bytes" },
+  { what: "growth of the heap", measured: last.heapUsed - second.heapUsed, bound: maxHeapGrowth, unit: "bytes" },
+  {
+    what: "growth of buffers",
+    measured: last.arrayBuffers - second.arrayBuffers,
+    bound: maxBufferGrowth,
+    unit: "bytes"
+  },
+  { what: "resident memory, most", measured: maxRss, bound: maxRssBytes, unit: "bytes" }
+]
+const isKept = ({ bound, measured }: { readonly bound: number; readonly measured: number }) => measured <= bound
+
+if (values.json) {
+  console.log(JSON.stringify({ benchmark: "millionCommits", commits: ended, writers, seconds, samples, bounds }))
+} else {
+  console.log(table(headings, samples.map(cellsOf)))
+  console.log(`\n${ended.toLocaleString("en-US")} commits in ${figure(seconds)} s, all of them found by SQLite\n`)
+  for (const { bound, measured, unit, what } of bounds) {
+    const text = (value: number) => unit === "bytes" ? megabytes(value) : `${figure(value)} ${unit}`
+    const verdict = isKept({ bound, measured }) ? "kept" : "PASSED"
+    console.log(`${verdict}: ${what}: ${text(measured)} (bound ${text(bound)})`)
+  }
+}
+if (!bounds.every(isKept)) process.exitCode = 1
