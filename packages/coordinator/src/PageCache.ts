@@ -25,7 +25,8 @@ import { type CommitSeq, type PageNumber, toCommitSeq } from "@tidemark/core/Sca
  *
  * **Gotchas**
  *
- * The bytes that go in and come out are shared with everybody who reads that version: nobody may write into them.
+ * What comes out of `get` is the cache's own memory: it is to be copied before the next call, and nobody may write into
+ * it. What goes in is copied. So the cache allocates a page once and uses it again and again.
  *
  * @category models
  * @since 0.1.0
@@ -40,13 +41,12 @@ export interface PageCache {
   readonly hits: number
   readonly misses: number
 
-  /** That version of the page, which is now the one used last; `undefined` when it is not here. */
+  /** That version of the page, which is now the one used last; `undefined` when it is not here. Valid until the next call. */
   readonly get: (page: PageNumber, version: CommitSeq) => Uint8Array | undefined
 
   /**
-   * Keeps a version, in place of what had its name, and lets go of those used longest ago as far as it takes. A page
-   * that alone is above `maxBytes` is not kept. Bytes that are a part of a larger buffer are copied, so that they do not
-   * hold it; others are kept as they are.
+   * Keeps a copy of a version, in place of what had its name, and lets go of those used longest ago as far as it takes.
+   * A page that alone is above `maxBytes` is not kept.
    */
   readonly put: (page: PageNumber, version: CommitSeq, bytes: Uint8Array) => void
 
@@ -92,6 +92,9 @@ const base = toCommitSeq(0n)
  */
 export const maxVersionsPerPage = 4
 
+/** Pages that are kept for use again beside those that are counted. */
+const maxFreePages = 64
+
 interface Version {
   readonly page: PageNumber
   version: CommitSeq
@@ -136,6 +139,8 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
 
   const pages = new Map<PageNumber, Version>()
   const ends = makeEnds()
+  /** Memory of versions that were let go, for those that come next. */
+  let free: Array<Uint8Array> = []
   let bytes = 0
   let size = 0
   let hits = 0
@@ -166,6 +171,15 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
     unlink(entry)
     bytes -= costOf(entry.bytes)
     size -= 1
+    if (free.length < maxFreePages) free.push(entry.bytes)
+  }
+
+  const copyOf = (given: Uint8Array): Uint8Array => {
+    const last = free.at(-1)
+    if (last === undefined || last.length !== given.length) return new Uint8Array(given)
+    free.pop()
+    last.set(given)
+    return last
   }
 
   const removeFromPage = (entry: Version): void => {
@@ -242,9 +256,9 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
     },
 
     put(page, version, given) {
-      const own = given.byteLength === given.buffer.byteLength ? given : new Uint8Array(given)
       const known = find(page, version)
       if (known === undefined) {
+        const own = copyOf(given)
         const entry: Version = { page, version, bytes: own, later: ends, earlier: ends, next: pages.get(page) }
         pages.set(page, entry)
         linkAsLatest(entry)
@@ -252,11 +266,11 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
         dropSurplus(entry)
       } else {
         bytes -= costOf(known.bytes)
-        known.bytes = own
+        known.bytes = copyOf(given)
         unlink(known)
         linkAsLatest(known)
       }
-      bytes += costOf(own)
+      bytes += costOf(given)
       makeRoom()
     },
 
@@ -273,6 +287,7 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
 
     clear() {
       pages.clear()
+      free = []
       ends.later = ends
       ends.earlier = ends
       bytes = 0

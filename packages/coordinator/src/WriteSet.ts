@@ -27,6 +27,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { SpillCorrupt } from "./CoordinatorErrors.ts"
+import { copyPage, giveBack } from "./internal/pagePool.ts"
 import * as SpillFile from "./SpillFile.ts"
 
 /**
@@ -34,7 +35,7 @@ import * as SpillFile from "./SpillFile.ts"
  *
  * **Gotchas**
  *
- * Bytes that come out are shared: nobody may write into them.
+ * Bytes that come out are shared: nobody may write into them, and they are valid until the set is closed.
  *
  * @category models
  * @since 0.1.0
@@ -161,6 +162,8 @@ class SpillingWriteSet implements WriteSet {
   private area: SpillArea | undefined = undefined
   private scratch: Uint8Array | undefined = undefined
   private isClosed = false
+  /** Whether nobody else has ever had the pages in memory for his own. */
+  private ownsMemory = true
 
   constructor(vfs: Vfs["Service"], options: WriteSetOptions) {
     this.vfs = vfs
@@ -187,12 +190,12 @@ class SpillingWriteSet implements WriteSet {
   }
 
   put(page: PageNumber, bytes: Uint8Array): Effect.Effect<void, VfsError> {
-    // Not `slice`, which for a Node `Buffer` answers a view of the same bytes.
-    this.hold(page, new Uint8Array(bytes))
+    this.hold(page, copyPage(bytes))
     return this.memoryBytes > this.thresholdBytes ? this.spillExcess : Effect.void
   }
 
   adopt(pages: ReadonlyMap<PageNumber, Uint8Array>): Effect.Effect<void, VfsError> {
+    this.ownsMemory = false
     for (const [page, bytes] of pages) this.hold(page, bytes)
     return this.memoryBytes > this.thresholdBytes ? this.spillExcess : Effect.void
   }
@@ -260,6 +263,7 @@ class SpillingWriteSet implements WriteSet {
   get take(): Effect.Effect<Map<PageNumber, Uint8Array>, SpillCorrupt | VfsError> {
     const takeMemory = () => {
       const taken = this.memory
+      this.ownsMemory = false
       this.memory = new Map()
       return taken
     }
@@ -291,6 +295,8 @@ class SpillingWriteSet implements WriteSet {
   get close(): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.isClosed = true
+      // A spill may still be reading what it moves; everybody else is done.
+      if (this.ownsMemory && this.area === undefined) giveBack(this.memory.values())
       return this.clear
     })
   }

@@ -13,8 +13,8 @@ describe("PageCache", () => {
     const [old, current] = [new Uint8Array(512).fill(1), new Uint8Array(512).fill(2)]
     cache.put(page(1), seq(0), old)
     cache.put(page(1), seq(5), current)
-    assert.strictEqual(cache.get(page(1), seq(0)), old)
-    assert.strictEqual(cache.get(page(1), seq(5)), current)
+    assert.deepStrictEqual(cache.get(page(1), seq(0)), old)
+    assert.deepStrictEqual(cache.get(page(1), seq(5)), current)
     assert.isUndefined(cache.get(page(1), seq(4)))
     assert.isUndefined(cache.get(page(2), seq(0)))
     assert.strictEqual(cache.hits, 2)
@@ -35,7 +35,7 @@ describe("PageCache", () => {
     cache.put(page(2), seq(0), new Uint8Array(512))
     cache.rebase(page(1), seq(9))
     cache.rebase(page(2), seq(8))
-    assert.strictEqual(cache.get(page(1), seq(0)), newest)
+    assert.deepStrictEqual(cache.get(page(1), seq(0)), newest)
     assert.isUndefined(cache.get(page(1), seq(9)))
     for (const version of [3, 4]) assert.isUndefined(cache.get(page(1), seq(version)))
     assert.isUndefined(cache.get(page(2), seq(0)), "a newer version of it is in the file, which was not held")
@@ -86,6 +86,15 @@ describe("PageCache", () => {
     assert.strictEqual(cache.get(page(2), seq(1))?.buffer.byteLength, 4096)
   })
 
+  it("PG-06 holds four versions of a page, the newest ones", () => {
+    const cache = PageCache.make()
+    for (const version of [1, 2, 3, 4, 5, 6]) cache.put(page(1), seq(version), new Uint8Array(512).fill(version))
+    cache.put(page(2), seq(1), new Uint8Array(512))
+    assert.strictEqual(cache.size, PageCache.maxVersionsPerPage + 1)
+    for (const version of [1, 2]) assert.isUndefined(cache.get(page(1), seq(version)))
+    for (const version of [3, 4, 5, 6]) assert.deepStrictEqual(cache.get(page(1), seq(version))?.[0], version)
+  })
+
   it("PG-06 agrees with a list in the order of use, within its bound", () => {
     const key = { page: fc.integer({ min: 1, max: 4 }), version: fc.nat(2) }
     const step = fc.oneof(
@@ -105,15 +114,18 @@ describe("PageCache", () => {
         const without = (number: number, version: number) =>
           model.filter((entry) => entry.page !== number || entry.version !== version)
         const bytesOf = () => model.reduce((sum, entry) => sum + costOf(entry.bytes.length), 0)
-        for (const action of steps) {
+        for (const [number, action] of steps.entries()) {
           if (action.type === "put") {
-            const bytes = new Uint8Array(action.length)
-            cache.put(page(action.page), seq(action.version), bytes)
+            const bytes = new Uint8Array(action.length).fill(number + 1)
+            const given = bytes.slice()
+            cache.put(page(action.page), seq(action.version), given)
+            // What was put in is the caller's own again.
+            given.fill(0)
             model = [...without(action.page, action.version), { page: action.page, version: action.version, bytes }]
             while (bytesOf() > maxBytes) model = model.slice(1)
           } else if (action.type === "get") {
             const known = model.find((entry) => entry.page === action.page && entry.version === action.version)
-            assert.strictEqual(cache.get(page(action.page), seq(action.version)), known?.bytes)
+            assert.deepStrictEqual(cache.get(page(action.page), seq(action.version)), known?.bytes)
             if (known !== undefined) model = [...without(action.page, action.version), known]
           } else if (action.type === "rebase") {
             cache.rebase(page(action.page), seq(action.version))

@@ -83,13 +83,15 @@ export class PagerTransaction implements Transaction {
       const refusal = this.refusePage(page)
       if (refusal !== undefined) return Effect.fail(refusal)
       if (this.writes.has(page)) {
-        return Effect.map(this.writes.get(page), (own) => copyOf(own, this.pageSize))
+        return this.writes.isSpilled
+          ? Effect.map(this.writes.get(page), (own) => copyOf(own, this.pageSize))
+          : Effect.succeed(copyOf(this.writes.getSync(page), this.pageSize))
       }
       this.reads?.add(page)
       if (this.isBeyondCut(page)) return Effect.succeed(new Uint8Array(this.pageSize))
       const version = this.hold.reader.versionOf(page)
       const cached = this.parts.cache.get(page, version)
-      if (cached !== undefined) return Effect.succeed(cached.slice())
+      if (cached !== undefined) return Effect.succeed(new Uint8Array(cached))
       return Effect.map(this.hold.reader.read(page), (bytes) => this.keep(page, bytes))
     })
   }
@@ -102,15 +104,15 @@ export class PagerTransaction implements Transaction {
     this.reads?.add(page)
     if (this.isBeyondCut(page)) return new Uint8Array(this.pageSize)
     const cached = this.parts.cache.get(page, this.hold.reader.versionOf(page))
-    return cached === undefined ? this.keep(page, this.hold.reader.readSync(page)) : cached.slice()
+    return cached === undefined ? this.keep(page, this.hold.reader.readSync(page)) : new Uint8Array(cached)
   }
 
-  /** Keeps a page that was read and answers a copy. The log may have started over meanwhile, so it is named anew. */
+  /** Keeps a copy of a page that was read. The log may have started over meanwhile, so its version is looked up anew. */
   private keep(page: PageNumber, bytes: Uint8Array): Uint8Array {
     if (page <= this.hold.reader.databasePages) {
       this.parts.cache.put(page, this.hold.reader.versionOf(page), bytes)
     }
-    return bytes.slice()
+    return bytes
   }
 
   /** Pages that this transaction cut off, or that lie behind what it cut, are zeros to it. */
@@ -277,5 +279,5 @@ export class PagerTransaction implements Transaction {
 
 const copyOf = (own: Uint8Array | undefined, pageSize: number): Uint8Array => {
   invariant(own !== undefined && own.length === pageSize, "a page of a write set is one page of bytes")
-  return own.slice()
+  return new Uint8Array(own)
 }

@@ -1,0 +1,32 @@
+/**
+ * Memory of pages that were let go, for transactions that come next: a page of a write set lives for one commit, and
+ * allocating it anew costs more than everything else that is done with it.
+ *
+ * Whoever gives a page back must be the last one to know it.
+ */
+
+/** Bytes that are kept for each page size. */
+const maxPooledBytes = 4 * 1024 * 1024
+
+const pools = new Map<number, Array<Uint8Array>>()
+
+/** @internal A page with the contents of `bytes`. */
+export const copyPage = (bytes: Uint8Array): Uint8Array => {
+  const pooled = pools.get(bytes.length)?.pop()
+  // Not `slice`, which for a Node `Buffer` answers a view of the same bytes.
+  if (pooled === undefined) return new Uint8Array(bytes)
+  pooled.set(bytes)
+  return pooled
+}
+
+/** @internal */
+export const giveBack = (pages: Iterable<Uint8Array>): void => {
+  for (const page of pages) {
+    let pool = pools.get(page.length)
+    if (pool === undefined) {
+      pool = []
+      pools.set(page.length, pool)
+    }
+    if (pool.length * page.length < maxPooledBytes) pool.push(page)
+  }
+}
