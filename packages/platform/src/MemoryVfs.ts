@@ -30,7 +30,7 @@ import { MemoryDisk } from "./MemoryDisk.ts"
 import { ProcessLiveness } from "./ProcessLiveness.ts"
 import { Vfs } from "./Vfs.ts"
 
-export { MemoryDisk } from "./MemoryDisk.ts"
+export { MemoryDisk, type MemoryDiskOptions } from "./MemoryDisk.ts"
 
 /**
  * Mounts a disk: one process with its files, locks and identity. It lives until the layer's scope closes, the process

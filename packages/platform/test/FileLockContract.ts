@@ -64,6 +64,12 @@ export const fileLockContract = <R>(
         yield* isLocked(acquire("exclusive", 0, 1000))
       }))
 
+    test("locks on different files do not exclude each other", (acquire, locks, path) =>
+      Effect.gen(function*() {
+        yield* acquire("exclusive")
+        yield* locks.acquire(`${path}-2`, { range: { start: 0, length: 10 }, mode: "exclusive", create: true })
+      }))
+
     test("a lock goes with its scope, a refused one leaves nothing behind", (acquire) =>
       Effect.gen(function*() {
         yield* Effect.scoped(Effect.gen(function*() {

@@ -17,7 +17,8 @@ const bytes = (...values: ReadonlyArray<number>) => Uint8Array.from(values)
 
 const contents = (file: VfsFile) =>
   Effect.gen(function*() {
-    const buffer = new Uint8Array(yield* file.size)
+    // Not zeros, so that a gap has to be filled.
+    const buffer = new Uint8Array(yield* file.size).fill(0xee)
     assert.strictEqual(yield* file.read(buffer, 0), buffer.length)
     return buffer
   })

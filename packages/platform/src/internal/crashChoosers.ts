@@ -108,7 +108,7 @@ export const everyChoice = (world: DiskWorld, limit: number): Iterable<CrashChoo
 function* enumerate(blockBytes: number): Generator<CrashChooser> {
   // The answers of one round, like the wheels of a counter: each round repeats those of the last one up to the last
   // wheel that could still be turned.
-  let wheels: Array<{ value: number; readonly count: number }> = []
+  const wheels: Array<{ value: number; readonly count: number }> = []
   while (true) {
     let asked = 0
     const pick = (count: number): number => {
@@ -127,7 +127,6 @@ function* enumerate(blockBytes: number): Generator<CrashChooser> {
         keptOfLastBlock: (length) => length
       })
     }
-    wheels = wheels.slice(0, asked)
     while (wheels.length > 0) {
       const wheel = wheels.at(-1)
       if (wheel !== undefined && wheel.value + 1 < wheel.count) {

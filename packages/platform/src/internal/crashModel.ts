@@ -161,6 +161,11 @@ export const crashedWorld = (world: DiskWorld, chooser: CrashChooser): DiskWorld
   return new DiskWorld(buildDirectory(world.root), world.sequence, world.nextId)
 }
 
+const sizeAfter = (op: PendingWrite | PendingResize, size: number): number => {
+  if (op.kind === "write") return Math.max(size, op.position + op.bytes.length)
+  return op.kind === "shrink" ? op.size : Math.max(size, op.size)
+}
+
 const isUnsyncedResize = (op: PendingWrite | PendingResize): boolean => op.kind !== "write" || !op.isSizeSynced
 
 /** The pending changes of a file that change its size and are not durable, each with its place in the list. */
@@ -168,7 +173,7 @@ const resizesOf = (file: FileNode): ReadonlySet<number> => {
   const found = new Set<number>()
   let size = file.durable.size
   file.pending.forEach((op, index) => {
-    const after = op.kind === "write" ? Math.max(size, op.position + op.bytes.length) : op.size
+    const after = sizeAfter(op, size)
     if (after !== size && isUnsyncedResize(op)) found.add(index)
     size = after
   })
@@ -196,17 +201,15 @@ const crashedImage = (file: FileNode, chooser: CrashChooser) => {
     if (op.kind === "write") {
       const kept = blocks.get(op)
       if (kept !== undefined) landing.push(kept)
-      else if (op.data === "synced") {
-        land()
-        image.write(op.bytes, op.position)
-      }
-      if (isResizeKept || op.isSizeSynced) size = Math.max(size, op.position + op.bytes.length)
+      // A sync covers all earlier writes, so that nothing waits to land before this one.
+      else if (op.data === "synced") image.write(op.bytes, op.position)
+      if (isResizeKept || op.isSizeSynced) size = sizeAfter(op, size)
       return
     }
     if (!isResizeKept) return
     land()
     if (op.kind === "shrink") image.resize(Math.min(image.size, op.size))
-    size = op.kind === "shrink" ? op.size : Math.max(size, op.size)
+    size = sizeAfter(op, size)
   })
   land()
   image.resize(size)

@@ -5,7 +5,8 @@
  * 2. Marks belong to the step before them: the states of a step know the marks that were put before the next step.
  */
 import { invariant } from "@tidemark/core/Invariant"
-import type { CrashChoices, CrashState, CrashStatesOptions, MemoryDisk, Trace, TraceEvent } from "../MemoryDisk.ts"
+import type { CrashState, CrashStatesOptions, Trace, TraceEvent } from "../CrashTrace.ts"
+import type { CrashChoices, MemoryDisk } from "../MemoryDisk.ts"
 import { chooseBySeed, everyChoice, mixSeeds } from "./crashChoosers.ts"
 import { countUnsettled, type CrashChooser, crashedWorld } from "./crashModel.ts"
 import { applyEvent, copyWorld, type DiskWorld } from "./diskWorld.ts"

@@ -12,7 +12,8 @@
  *    copy of the state before them gives the same state again.
  */
 import { invariant } from "@tidemark/core/Invariant"
-import type { NameChange, TraceEvent } from "../MemoryDisk.ts"
+import type { TraceEvent } from "../CrashTrace.ts"
+import type { NameChange } from "../MemoryDisk.ts"
 import { DiskImage } from "./diskImage.ts"
 
 /**

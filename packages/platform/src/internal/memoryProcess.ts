@@ -200,7 +200,7 @@ export class MemoryProcess {
       throw new Refusal(fault.code ?? "ENOSPC", "an injected fault let only a part be written")
     }
     const room = file.current.size + this.#disk.freeBytes() - position
-    if (bytes.length > 0 && bytes.length > room && position + bytes.length > file.current.size) {
+    if (bytes.length > 0 && bytes.length > room) {
       if (room > 0) this.#disk.world.write(file, position, bytes.subarray(0, room))
       throw new Refusal("ENOSPC", "the disk is full")
     }
