@@ -86,6 +86,21 @@ const fieldOf = (error: unknown, field: string): string | undefined => {
   return typeof value === "string" ? value : undefined
 }
 
+const codeMeaning = (error: unknown): string | undefined => {
+  const code = fieldOf(error, "code")
+  const meaning = code === undefined ? undefined : meanings[code]
+  return meaning === undefined ? undefined : `${meaning} (${code})`
+}
+
+/**
+ * Why a call of Node's or of SQLite's failed, as the end of a sentence: what its errno code means, else its message.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export const reasonOf = (cause: unknown): string =>
+  codeMeaning(cause) ?? oneLine(cause instanceof Error ? cause.message : String(cause))
+
 /**
  * The sentence for an error: its message, with the meaning of an errno code that stands at its end.
  *
@@ -94,10 +109,10 @@ const fieldOf = (error: unknown, field: string): string | undefined => {
  */
 export const sentenceOf = (error: unknown): string => {
   const message = oneLine(error instanceof Error ? error.message : String(error))
-  const code = fieldOf(error, "code")
-  const meaning = code === undefined ? undefined : meanings[code]
-  return code !== undefined && meaning !== undefined && message.endsWith(`: ${code}`)
-    ? `${message.slice(0, -code.length)}${meaning} (${code})`
+  const ending = `: ${fieldOf(error, "code")}`
+  const meaning = codeMeaning(error)
+  return meaning !== undefined && message.endsWith(ending)
+    ? `${message.slice(0, -ending.length)}: ${meaning}`
     : message
 }
 

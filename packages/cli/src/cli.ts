@@ -17,6 +17,7 @@ import * as Logger from "effect/Logger"
 import * as References from "effect/References"
 import * as NodeFs from "node:fs"
 import { checkpointCommand } from "./commands/checkpoint.ts"
+import { demoCommand, writerCommand } from "./commands/demo.ts"
 import { inspectCommand } from "./commands/inspect.ts"
 import { recoverCommand } from "./commands/recover.ts"
 import { replayCommand } from "./commands/replay.ts"
@@ -30,7 +31,15 @@ const root = Command.make("tidemark").pipe(
     "Looks at, recovers and checkpoints databases that are written by Tidemark, and shows what it can do.\n"
       + "Exit codes: 0 fine, 1 the thing examined has a problem, 2 wrong usage, 3 the operation failed."
   ),
-  Command.withSubcommands([inspectCommand, verifyCommand, recoverCommand, checkpointCommand, replayCommand])
+  Command.withSubcommands([
+    inspectCommand,
+    verifyCommand,
+    recoverCommand,
+    checkpointCommand,
+    replayCommand,
+    demoCommand,
+    writerCommand
+  ])
 )
 
 /** The sources and the built files lie at the same depth below `package.json`. */

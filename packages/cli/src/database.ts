@@ -14,7 +14,7 @@ import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import type { DatabaseSync, SQLOutputValue, StatementSync } from "node:sqlite"
 import { OperationFailed } from "./ExitCode.ts"
-import { sentenceOf } from "./Report.ts"
+import { reasonOf } from "./Report.ts"
 
 /**
  * The whole engine over one database of this machine.
@@ -62,7 +62,7 @@ export const engineCounts: Effect.Effect<EngineCounts> = Effect.map(Metric.snaps
 
 /** SQLite's own failures, and those of the files under it, as the failure of the command. */
 const failed = (path: string) => (cause: unknown) =>
-  new OperationFailed({ path, sentence: `SQLite failed on ${path}: ${sentenceOf(cause)}` })
+  new OperationFailed({ path, sentence: `SQLite failed on ${path}: ${reasonOf(cause)}` })
 
 /**
  * Opens a database with SQLite, for `use`, and closes it.

@@ -23,8 +23,6 @@ type Recorded = Pick<RecordedTransaction, "pages" | "databasePages">
 export interface CommitOrder {
   /** The next transaction that may be committed, waiting until there is one; `undefined` when none is left. */
   readonly take: Effect.Effect<number | undefined>
-  /** The same, now: `undefined` also while there is none at the moment. */
-  readonly takeNow: () => number | undefined
   /** A transaction that was taken is durable. */
   readonly complete: (index: number) => void
 }
@@ -46,13 +44,15 @@ export const make = (
   const ready: Array<number> = []
   let nextReady = 0
   let left = 0
-  let waiters: Array<() => void> = []
+  const waiters: Array<() => void> = []
 
   for (let index = 0; index < transactions.length; index++) {
     if (isDone(index)) continue
     left++
-    blockedBy[index] = (predecessors[index] ?? []).filter((predecessor) => !isDone(predecessor)).length
-    if (blockedBy[index] === 0) ready.push(index)
+    let blockers = 0
+    for (const predecessor of predecessors[index] ?? []) if (!isDone(predecessor)) blockers++
+    blockedBy[index] = blockers
+    if (blockers === 0) ready.push(index)
   }
   let notTaken = left
 
@@ -64,9 +64,9 @@ export const make = (
     return index
   }
 
+  /** Wakes as many as there is something for; all of them when nothing is left to wait for. */
   const wake = () => {
-    const woken = waiters
-    waiters = []
+    const woken = waiters.splice(0, notTaken === 0 ? waiters.length : ready.length - nextReady)
     for (const resume of woken) resume()
   }
 
@@ -75,7 +75,12 @@ export const make = (
     if (index !== undefined || notTaken === 0) return Effect.succeed(index)
     return Effect.andThen(
       Effect.callback<void>((resume) => {
-        waiters.push(() => resume(Effect.void))
+        const waiter = () => resume(Effect.void)
+        waiters.push(waiter)
+        return Effect.sync(() => {
+          const position = waiters.indexOf(waiter)
+          if (position >= 0) waiters.splice(position, 1)
+        })
       }),
       take
     )
@@ -83,7 +88,6 @@ export const make = (
 
   return {
     take,
-    takeNow,
     complete: (index) => {
       left--
       invariant(left >= 0, "a transaction is completed once")
@@ -129,5 +133,5 @@ const makeEdges = (transactions: ReadonlyArray<Recorded>, initialPages: number) 
     for (const predecessor of before) successors[predecessor]?.push(index)
     predecessors.push(before)
   })
-  return { predecessors: predecessors.map((before) => [...before]), successors }
+  return { predecessors, successors }
 }
