@@ -72,7 +72,12 @@ export interface GroupCommitSink {
   readonly write: (buffers: ReadonlyArray<Uint8Array>, lsn: Lsn) => Effect.Effect<void, VfsError>
   readonly sync: Effect.Effect<void, VfsError>
   /** Both, in one hop where the platform has one. */
-  readonly writeAndSync: (buffers: ReadonlyArray<Uint8Array>, lsn: Lsn) => Effect.Effect<void, VfsError>
+  readonly writeAndSync: (
+    buffers: ReadonlyArray<Uint8Array>,
+    lsn: Lsn,
+    /** The engine wakes writers meanwhile: the calling thread is better left alone. */
+    background: boolean
+  ) => Effect.Effect<void, VfsError>
   /**
    * Fills bytes that carry nothing. A sink without it cannot have holes: it offers no {@link GroupCommit.reserve}
    * (GC-04).

@@ -10,6 +10,7 @@
 import { invariant } from "@tidemark/core/Invariant"
 import type { Lsn } from "@tidemark/core/Scalars"
 import { toLsn } from "@tidemark/core/Scalars"
+import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
@@ -33,6 +34,9 @@ import { RunQueue } from "./runQueue.ts"
 import type { Waiter } from "./waiterQueue.ts"
 import { WaiterQueue } from "./waiterQueue.ts"
 
+/** From so many woken writers on, their work takes long enough to be worth a sync of its own beside it. */
+const minOverlapWaiters = 32
+
 /** @internal */
 export interface EngineOptions {
   readonly initialLsn: Lsn
@@ -53,6 +57,9 @@ export class CommitEngine implements GroupCommit {
   private readonly durableWaiters = new WaiterQueue<LogEnded>()
   private readonly writtenWaiters = new WaiterQueue<LogEnded>()
   private readonly admissions: Array<Admission> = []
+  /** Of the batch that is under way: whether it is synced, and since when it is written. */
+  private isSyncing = false
+  private startedNanos = 0n
   private written: number
   private durable: number
   private quiescing = 0
@@ -384,7 +391,7 @@ export class CommitEngine implements GroupCommit {
       if (this.poisoned !== undefined) break
       this.hasNews = false
       const batch = this.queue.take()
-      if (batch !== undefined) yield* this.writeBatch(batch)
+      if (batch !== undefined) yield* this.writeBatches(batch)
       else if (this.durable < this.written && this.mustSyncWritten()) yield* this.syncWritten()
       else if (this.state === "closing" && this.queue.isEmpty) break
       else yield* this.park
@@ -406,26 +413,73 @@ export class CommitEngine implements GroupCommit {
     return this.state === "closing" || this.durableWaiters.firstTarget <= this.written
   }
 
-  private *writeBatch(batch: Batch) {
-    const start = toLsn(batch.start)
-    invariant(batch.start === this.written, "a batch is written where the one before it ended")
-    this.sink.seal?.write(batch.buffers, start, this.durable === batch.start)
-    // The strictest mode wins: one that waits for durability makes the whole batch synced (GC-12).
-    const sync = this.state === "closing" || this.durableWaiters.firstTarget <= batch.end
-    const startedNanos = this.clock.monotonicTimeNanosUnsafe()
-    const exit = yield* Effect.exit(
-      sync ? this.sink.writeAndSync(batch.buffers, start) : this.sink.write(batch.buffers, start)
-    )
-    if (Exit.isFailure(exit)) return this.poison(exit.cause)
-    // Somebody may have poisoned the log while the batch was in flight: then it is not acknowledged.
-    if (this.poisoned !== undefined) return
+  /**
+   * Writes a batch, and further ones as long as it pays to write one while those are woken who waited for the one
+   * before: their work, and the hand-overs it ends in, then runs beside the sync instead of before it. So many writers
+   * in a closed loop fall into two groups, one of which works while the other one's batch is synced.
+   */
+  private *writeBatches(first: Batch) {
+    let exit = yield* Effect.exit(this.startBatch(first, false))
+    for (let batch: Batch | undefined = first; batch !== undefined;) {
+      if (Exit.isFailure(exit)) return this.poison(exit.cause)
+      // Somebody may have poisoned the log while the batch was in flight: then it is not acknowledged.
+      if (this.poisoned !== undefined) return
+      const due = this.settleBatch(batch)
+      batch = undefined
+      if (due.length >= minOverlapWaiters && this.delay === undefined) {
+        // When nothing has come in meanwhile, half of those who wait fill the next batch.
+        const isGathered = this.queue.commits * 2 >= due.length
+        const woken = isGathered ? 0 : due.length >> 1
+        this.succeedAll(due.slice(0, woken))
+        batch = this.takeBatch()
+        const writing = batch === undefined
+          ? undefined
+          : yield* Effect.forkChild(this.startBatch(batch, true), { startImmediately: true })
+        this.succeedAll(due.slice(woken))
+        if (writing !== undefined) {
+          // Also beside a sink that is done at once the event loop has its turn.
+          yield* Effect.yieldNow
+          exit = yield* Fiber.await(writing)
+        }
+      } else {
+        this.succeedAll(due)
+      }
+    }
+  }
+
+  /** For the middle of a wake-up, which must go on whatever happens here. */
+  private takeBatch(): Batch | undefined {
+    try {
+      return this.poisoned === undefined ? this.queue.take() : undefined
+    } catch (defect) {
+      this.poison(Cause.die(defect))
+      return undefined
+    }
+  }
+
+  private startBatch(batch: Batch, background: boolean): Effect.Effect<void, VfsError> {
+    return Effect.suspend(() => {
+      const start = toLsn(batch.start)
+      invariant(batch.start === this.written, "a batch is written where the one before it ended")
+      this.sink.seal?.write(batch.buffers, start, this.durable === batch.start)
+      // The strictest mode wins: one that waits for durability makes the whole batch synced (GC-12).
+      this.isSyncing = this.state === "closing" || this.durableWaiters.firstTarget <= batch.end
+      this.startedNanos = this.clock.monotonicTimeNanosUnsafe()
+      return this.isSyncing
+        ? this.sink.writeAndSync(batch.buffers, start, background)
+        : this.sink.write(batch.buffers, start)
+    })
+  }
+
+  /** The batch is written: raises the watermarks, publishes, lets in who waited for room, answers who is to be woken. */
+  private settleBatch(batch: Batch): ReadonlyArray<Waiter<LogEnded>> {
     this.queue.recycle(batch)
     this.written = batch.end
-    if (sync) this.recordSync(startedNanos)
+    if (this.isSyncing) this.recordSync(this.startedNanos)
     LogMetrics.commits.updateUnsafe(batch.commits, this.context)
     LogMetrics.batchCommits.updateUnsafe(batch.commits, this.context)
     LogMetrics.batchBytes.updateUnsafe(batch.end - batch.start, this.context)
-    this.advance(sync ? batch.end : this.durable)
+    return this.advance(this.isSyncing ? batch.end : this.durable)
   }
 
   private *syncWritten() {
@@ -435,7 +489,7 @@ export class CommitEngine implements GroupCommit {
     if (Exit.isFailure(exit)) return this.poison(exit.cause)
     if (this.poisoned !== undefined) return
     this.recordSync(startedNanos)
-    this.advance(written)
+    this.succeedAll(this.advance(written))
   }
 
   private recordSync(startedNanos: bigint): void {
@@ -444,8 +498,8 @@ export class CommitEngine implements GroupCommit {
     LogMetrics.syncs.updateUnsafe(1, this.context)
   }
 
-  /** Raises `durable`, publishes, then lets in who waited for room, then wakes who waited for the watermarks. */
-  private advance(durable: number): void {
+  /** Raises `durable`, publishes, lets in who waited for room, and takes out who waited for the watermarks. */
+  private advance(durable: number): ReadonlyArray<Waiter<LogEnded>> {
     invariant(this.durable <= durable && durable <= this.written, "durable grows and never passes written")
     const hasGrown = durable > this.durable
     this.durable = durable
@@ -453,8 +507,9 @@ export class CommitEngine implements GroupCommit {
     LogMetrics.queueBytes.updateUnsafe(this.queue.reserved - this.written, this.context)
     LogMetrics.durableLagBytes.updateUnsafe(this.queue.reserved - durable, this.context)
     this.admitWaiting()
-    this.succeedAll(this.durableWaiters.takeUpTo(durable))
-    this.succeedAll(this.writtenWaiters.takeUpTo(this.written))
+    const due = this.durableWaiters.takeUpTo(durable)
+    const written = this.writtenWaiters.takeUpTo(this.written)
+    return written.length === 0 ? due : [...due, ...written]
   }
 
   /** Wakes waiters that are out of their queue already, all of them, also when one of them throws. */

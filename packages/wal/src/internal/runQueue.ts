@@ -75,6 +75,13 @@ export class RunQueue {
     this.maxPooledChunks = Math.max(2, Math.ceil(options.maxBatchBytes / chunkBytes))
   }
 
+  /** Hand-overs that are queued. */
+  get commits(): number {
+    let commits = 0
+    for (const run of this.runs) commits += run.commits
+    return commits
+  }
+
   get isEmpty(): boolean {
     return this.runs.length === 0
   }
