@@ -25,6 +25,7 @@ export const start = (
     yield* Effect.addFinalizer(() => Effect.sync(() => assert.deepStrictEqual(disk.violations, [])))
     const log = yield* GroupCommit.make(disk.sink, options)
     disk.engine = log
+    yield* Effect.addFinalizer(() => Effect.sync(disk.releaseAll))
     return { log, disk }
   })
 

@@ -7,6 +7,7 @@ import type { VfsFile } from "@tidemark/platform/Vfs"
 import { VfsError } from "@tidemark/platform/VfsError"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type { GroupCommit, GroupCommitSink } from "../../src/GroupCommit.ts"
 import * as frames from "./testFrames.ts"
 
@@ -53,6 +54,7 @@ export class RecordingSink {
   private end: number
   private synced: number
   private inFlight = false
+  private readonly holds: Array<Deferred.Deferred<void>> = []
 
   constructor(options: RecordingSinkOptions = {}) {
     this.file = options.file
@@ -97,6 +99,7 @@ export class RecordingSink {
   readonly holdNext = (): Hold => {
     const entered = Deferred.makeUnsafe<void>()
     const released = Deferred.makeUnsafe<void>()
+    this.holds.push(released)
     const { before } = this
     this.before = (call, index) => {
       this.before = before
@@ -106,6 +109,11 @@ export class RecordingSink {
       )
     }
     return { entered: Deferred.await(entered), release: Effect.asVoid(Deferred.succeed(released, undefined)) }
+  }
+
+  /** Lets everything go on, so that a test that fails in the middle does not hang at its end. */
+  readonly releaseAll = (): void => {
+    for (const released of this.holds) Deferred.doneUnsafe(released, Exit.void)
   }
 
   /** The call with this index (from 0) ends as `outcome`. */
