@@ -284,7 +284,6 @@ const makeCheckpointer = (parts: {
       index: state.index,
       fromFrame: copiedFrames,
       bound,
-      isComplete: bound === commitSeq,
       databasePages: state.index.databasePagesAt(bound) ?? databasePages
     }))
   }).pipe(Effect.map((frames) => {

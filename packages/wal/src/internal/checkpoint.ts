@@ -31,8 +31,7 @@ export interface CopyOptions {
   readonly fromFrame: number
   /** The snapshot that the database file shall hold. */
   readonly bound: CommitSeq
-  /** Whether nothing was committed after `bound`, so that the file may take the size of the database. */
-  readonly isComplete: boolean
+  /** The size of the database at `bound`, which the file shall have. */
   readonly databasePages: number
 }
 
@@ -53,15 +52,11 @@ export const copyPages = Effect.fnUntraced(
         yield* databaseFile.write(buffers, ((run[0] ?? 1) - 1) * pageSize)
       }
     }
-    if (options.isComplete) {
-      if ((yield* databaseFile.size) !== databasePages * pageSize) {
-        yield* databaseFile.truncate(databasePages * pageSize)
-      }
-      // Not `syncData`: an attempt that was interrupted may have cut the file off without having synced that.
-      yield* databaseFile.syncFull
-    } else {
-      yield* databaseFile.syncData
+    if ((yield* databaseFile.size) !== databasePages * pageSize) {
+      yield* databaseFile.truncate(databasePages * pageSize)
     }
+    // Not `syncData`: an attempt that was interrupted may have cut the file off without having synced that.
+    yield* databaseFile.syncFull
     return toFrame
   }
 )

@@ -207,7 +207,6 @@ const fillDatabase = Effect.fnUntraced(function*(
     index: state.index,
     fromFrame: 0,
     bound: commitSeq,
-    isComplete: true,
     databasePages
   })
 })

@@ -10,7 +10,8 @@
  * 2. The index holds durable commits only; `published` is its tip.
  * 3. A generation begins on the disk (sealed wal-base, header, wal-base, each synced) inside the write of its first
  *    batch, before any frame of it. Until the header is there a crash finds the generation before, or half a header;
- *    either way everything is in the database file, and the base says where the sequences stand.
+ *    either way everything is in the database file, and the base says where the sequences stand. The name of the file
+ *    is durable since the log was opened.
  */
 import { invariant } from "@tidemark/core/Invariant"
 import type { CommitSeq, Lsn, PageNumber, PageSize } from "@tidemark/core/Scalars"
@@ -166,12 +167,12 @@ export class WalState {
       name: walFile.path,
       write: (buffers, lsn) =>
         Effect.flatMap(prepare(buffers, lsn), (all) => walFile.write(all, Format.walHeaderBytes + lsn)),
-      writeAndSync: (buffers, lsn) =>
+      writeAndSync: (buffers, lsn, background) =>
         this.headerIsOnDisk && this.hasBlocks(buffers, lsn)
-          ? walFile.writeAndSyncData(buffers, Format.walHeaderBytes + lsn)
+          ? walFile.writeAndSyncData(buffers, Format.walHeaderBytes + lsn, { background })
           : Effect.flatMap(
             prepare(buffers, lsn),
-            (all) => walFile.writeAndSyncData(all, Format.walHeaderBytes + lsn)
+            (all) => walFile.writeAndSyncData(all, Format.walHeaderBytes + lsn, { background })
           ),
       sync: walFile.syncData,
       onDurable: (durable) => this.publish(durable),
@@ -228,11 +229,10 @@ export class WalState {
    * unsealed when the header is there: from then on a missing log is one that somebody has removed.
    */
   private readonly beginGeneration: Effect.Effect<void, VfsError> = Effect.gen({ self: this }, function*() {
-    const { database, vfs, walFile } = this.options
+    const { walFile } = this.options
     yield* this.announce
     const header = Format.encodeHeader(this.header)
     yield* walFile.writeAndSyncData([header], 0)
-    yield* vfs.syncDirectory(directoryOf(database))
     yield* this.writeBase(false)
     this.preparedEnd = Math.max(this.preparedEnd, header.length)
     this.headerIsOnDisk = true
