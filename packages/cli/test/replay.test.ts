@@ -1,0 +1,70 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { copyFileSync, readFileSync, truncateSync } from "node:fs"
+import { DatabaseSync } from "node:sqlite"
+import { makeDatabase } from "./support/databases.ts"
+import {
+  assertFailed,
+  assertWrongUsage,
+  documentOf,
+  temporaryDirectory,
+  tidemark,
+  unchanged
+} from "./support/program.ts"
+
+describe("replay", () => {
+  it.effect("brings a copy of the base to the bytes that SQLite's own checkpoint leaves", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporaryDirectory
+      const { base, path, wal } = makeDatabase(directory, "a", { commits: 300, pageSize: 512 })
+      const ended = yield* tidemark("replay", wal, base, "--writers", "8", "--json")
+      assert.strictEqual(ended.code, 0, ended.stderr)
+      const document = documentOf(ended)
+      assert.deepInclude(document, { transactions: 300, committed: 300, conflicts: 0, integrityCheck: "ok" })
+      assert.isAbove(Number(document["commitsPerSecond"]), 0)
+      const sqlite = new DatabaseSync(path)
+      sqlite.exec("PRAGMA wal_checkpoint(TRUNCATE)")
+      sqlite.close()
+      assert.deepStrictEqual(readFileSync(base), readFileSync(path))
+    }))
+
+  it.effect("follows a database that grows and shrinks", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporaryDirectory
+      const live = `${directory}/live.db`
+      const base = `${directory}/base.db`
+      const database = new DatabaseSync(live)
+      database.exec("PRAGMA page_size = 1024; PRAGMA auto_vacuum = FULL; PRAGMA journal_mode = WAL")
+      database.exec("PRAGMA wal_autocheckpoint = 0; CREATE TABLE t (id INTEGER PRIMARY KEY, x BLOB)")
+      database.exec("PRAGMA wal_checkpoint(TRUNCATE)")
+      copyFileSync(live, base)
+      for (let id = 1; id <= 60; id++) {
+        database.exec(`INSERT INTO t VALUES (${id}, zeroblob(${id * 331 % 5000}))`)
+        if (id % 7 === 0) database.exec(`DELETE FROM t WHERE id % 5 = ${id % 5}`)
+      }
+      copyFileSync(`${live}-wal`, `${directory}/recorded`)
+      database.close()
+      const ended = yield* tidemark("replay", `${directory}/recorded`, base, "--json")
+      assert.strictEqual(ended.code, 0, ended.stderr)
+      assert.deepInclude(documentOf(ended), { transactions: 68, committed: 68, integrityCheck: "ok" })
+      assert.deepStrictEqual(readFileSync(base), readFileSync(live))
+    }))
+
+  it.effect("refuses, having changed nothing, what does not fit together", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporaryDirectory
+      const { base, path, wal } = makeDatabase(directory, "a")
+      const other = makeDatabase(directory, "b", { pageSize: 1024 })
+      assertFailed(
+        yield* unchanged(directory, "replay", other.wal, base, "--json"),
+        "OperationFailed",
+        /pages of 1024 bytes \(byte 8\).* 4096/
+      )
+      assertWrongUsage(yield* unchanged(directory, "replay", wal, path, "--json"), /is the log of .* itself/)
+      assertFailed(yield* unchanged(directory, "replay", path, base), "OperationFailed", /no SQLite WAL .*byte 0/)
+      assertFailed(yield* unchanged(directory, "replay", wal, `${directory}/none.db`), "OperationFailed", /no database/)
+      assertWrongUsage(yield* unchanged(directory, "replay", wal, base, "--writers", "0"), /--writers/)
+      truncateSync(wal, 30)
+      assertFailed(yield* unchanged(directory, "replay", wal, base, "--json"), "OperationFailed", /30 bytes/)
+    }))
+})

@@ -1,0 +1,36 @@
+/**
+ * Other processes that have a database open. SQLite's is one too: the locks that it takes are those of a process, and
+ * reading the same file in the process of the test would drop them.
+ */
+import { Effect } from "effect"
+import { spawn } from "node:child_process"
+import { fileURLToPath } from "node:url"
+
+const heldBy = (program: string) => (database: string) =>
+  Effect.acquireRelease(
+    Effect.promise(() =>
+      new Promise<{ readonly close: () => Promise<void> }>((resolve, reject) => {
+        const path = fileURLToPath(new URL(`../programs/${program}`, import.meta.url))
+        const child = spawn(process.execPath, [path, database], { stdio: ["pipe", "pipe", "inherit"] })
+        const closed = new Promise<void>((done) => {
+          child.on("close", () => done())
+        })
+        child.on("error", reject)
+        child.on("exit", () => reject(new Error("the holder could not open the database")))
+        child.stdout.once("data", () =>
+          resolve({
+            close: () => {
+              child.stdin.end()
+              return closed
+            }
+          }))
+      })
+    ),
+    (holder) => Effect.promise(holder.close)
+  )
+
+/** A process of Tidemark that has the database open for as long as the scope is. */
+export const heldByTidemark = heldBy("holdDatabase.ts")
+
+/** A process in which SQLite reads the database, in a transaction, for as long as the scope is open. */
+export const heldBySqlite = heldBy("holdWithSqlite.ts")
