@@ -3,7 +3,7 @@
  *
  *     node benchmarks/millionCommits.ts [--commits 1000000] [--writers 64] [--directory DIR] [--json]
  *
- * Twenty times on the way, and after a garbage collection each time, it samples the memory of the process and the size
+ * Sixteen times on the way, and after a garbage collection each time, it samples the memory of the process and the size
  * of the log. At the end SQLite counts the commits. Exit code 1 when one of the bounds below was passed.
  */
 import * as SqliteWal from "@tidemark/wal/SqliteWal"
@@ -26,8 +26,9 @@ const { values } = parseArgs({
     json: { type: "boolean", default: false }
   }
 })
-const samplesWanted = 20
-// The second sample, after a tenth, comes when the tables are full: 32,768 commits at the most.
+// Not a number at which samples fall on the same point of the ups and downs below.
+const samplesWanted = 16
+// The second sample, after an eighth, comes when the tables are full: 32,768 commits at the most.
 const commits = wholeNumber("commits", values.commits, 400_000)
 const writers = wholeNumber("writers", values.writers, 1)
 
@@ -43,16 +44,16 @@ const maxFrames = SqliteWal.defaults.restartFrames + SqliteWal.defaults.autoChec
 /** These frames, and the zeros that are written ahead of them. */
 const maxWalBytes = walHeaderBytes + maxFrames * frameBytes + SqliteWal.defaults.preallocateBytes
 /**
- * By the second sample (a tenth of the commits) every cache and table is full, and two of them go up and down: the
+ * By the second sample (an eighth of the commits) every cache and table is full, and two of them go up and down: the
  * outcomes that are remembered, 16,384 to 32,768 of 230 bytes (3.8 MB), and the index of the log, up to 32,000 frames of
  * 20 bytes in arrays that double (1.3 MB). The rest is for what the compiler keeps. A leak of one object, 16 bytes or
- * more, in each of 900,000 commits is 14 MB.
+ * more, in each of 875,000 commits is 14 MB.
  */
 const maxHeapGrowth = 8 * mebibyte
 /**
  * Pages and batches lie outside of the heap, in buffers of which a changing part is in use at the moment of a sample: the
  * queue keeps up to 8 MiB of chunks for use again, a checkpoint reads and writes in groups of 4 MiB. A leak of one page
- * in a hundred commits is 35 MiB.
+ * in a hundred commits is 34 MiB.
  */
 const maxBufferGrowth = 16 * mebibyte
 /**
