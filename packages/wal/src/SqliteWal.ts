@@ -262,6 +262,8 @@ const makeCheckpointer = (parts: {
   // One checkpoint at a time: only a checkpoint starts the log over, so while one copies the index stays what it is.
   const oneAtATime = Semaphore.makeUnsafe(1)
   let copiedFrames = 0
+  /** The tip when the last automatic round began. */
+  let roundAt = state.index.tip
   let failure: CheckpointFailed | undefined
 
   /** A failed write or sync leaves the database file unknown: no later sync of it could be trusted. */
@@ -364,14 +366,18 @@ const makeCheckpointer = (parts: {
         Effect.withSpan("tidemark.checkpoint", { attributes: { mode } })
       ),
     automatic: Effect.gen(function*() {
+      const previousRoundAt = roundAt
+      roundAt = state.published.commitSeq
       yield* copy
       const { durable, reserved } = engine.watermarks()
       const isIdle = durable === reserved
       if (canStartOver() && isIdle) {
         yield* engine.quiesce(Effect.suspend(() => canStartOver() ? startOver : Effect.void))
-      } else if (state.index.frames >= parts.restartFrames) {
+      } else if (state.index.frames >= parts.restartFrames && state.readers.isAtLeast(previousRoundAt)) {
+        // Whoever reads has begun after the round before this one: transactions that come and go, worth a moment's wait.
+        // For a reader that stays nobody is held up.
         yield* engine.quiesce(Effect.gen(function*() {
-          if (!state.readers.isAtLeast(state.index.tip)) return
+          if (!(yield* waitForReaders(restartPatience))) return
           yield* copy
           if (canStartOver()) yield* startOver
         }))
@@ -379,6 +385,9 @@ const makeCheckpointer = (parts: {
     }).pipe((round) => oneAtATime.withPermit(round))
   }
 }
+
+/** How long commits are held up at the most for readers that are in the way of a log that starts over under load. */
+const restartPatience = Duration.millis(50)
 
 const oldestOf = (oldest: CommitSeq | undefined, published: CommitSeq): CommitSeq =>
   oldest === undefined || oldest > published ? published : oldest
