@@ -82,8 +82,10 @@ export interface CommitRequest {
   /** Pages that the transaction read and did not write, when it is serializable (CO-13). */
   readonly reads?: ReadonlyArray<PageNumber> | undefined
   /**
-   * Database size after the commit, in pages. Default: the larger of the current size and the highest page written. A
-   * smaller one than the current size cuts the database off, which conflicts with every other change of its size.
+   * Database size after the commit, in pages. Default: the larger of the current size and the highest page written.
+   * Whoever chooses a size conflicts with every other change of the size, and if it is smaller than the current one,
+   * with every change of page 1 and of a page that is cut off (PG-11). Every page by which the database grows has to be
+   * in `writes`, but for SQLite's lock-byte page.
    */
   readonly databasePages?: number | undefined
 }
@@ -160,7 +162,8 @@ export class CompatCoordinator extends Context.Service<CompatCoordinator, {
   /**
    * Commits, and answers when the commit is durable and visible. Interrupting it before the request was accepted
    * changes nothing; after that the commit finishes, and `outcome` tells what became of it
-   * (CO-18). The same token again answers what the first submission came to.
+   * (CO-18). The same token again answers what the first submission came to, as long as it is remembered; after a
+   * refusal it is looked at anew. Who writes nothing is answered his snapshot, also when the log is poisoned.
    */
   readonly commit: (request: CommitRequest) => Effect.Effect<CommitAnswer, CommitError>
 
@@ -216,6 +219,11 @@ export const layer: Layer.Layer<
 /** How many commits pass between two looks at what can be forgotten. */
 const commitsPerCollection = 256
 
+interface VisibilityWaiter {
+  readonly seq: CommitSeq
+  readonly resume: () => void
+}
+
 class Coordinator {
   private readonly log: CommitLog["Service"]
   private readonly grant: CoordinatorLease.LeaseGrant
@@ -232,7 +240,7 @@ class Coordinator {
   private inFlight = 0
   private sinceCollection = 0
   private isClosed = false
-  private visibilityWaiters: Array<{ readonly seq: CommitSeq; readonly resume: () => void }> = []
+  private visibilityWaiters: Array<VisibilityWaiter> = []
 
   constructor(log: CommitLog["Service"], grant: CoordinatorLease.LeaseGrant, context: Context.Context<never>) {
     this.log = log
@@ -242,6 +250,7 @@ class Coordinator {
     const { base, pages, tip } = log.recovered
     // What the log remembers of recent commits is known before the first request is looked at (CO-15).
     this.index = ConflictIndex.recovered({ base, tip, pages: pages() })
+    if (tip > base) this.resizes.forgetAllBefore(tip, databasePages)
     this.lastAssigned = tip
     this.databasePages = databasePages
     // A transaction id is never used twice under one generation of the lease.
@@ -276,32 +285,41 @@ class Coordinator {
 
   readonly commit = (request: CommitRequest): Effect.Effect<CommitAnswer, CommitError> =>
     Effect.suspend(() => {
+      const { snapshot, token, writes } = request
+      const earlier = this.outcomes.find(token)
+      if (earlier !== undefined) return earlier
+      if (writes.size === 0) {
+        const refusal = this.refuseHere(request)
+        return refusal === undefined
+          ? Effect.succeed({ commitSeq: snapshot.high, walOffset: 0 })
+          : Effect.fail(refusal)
+      }
       const refusal = this.refuse(request)
       if (refusal !== undefined) return Effect.fail(refusal)
-      const { snapshot, token, writes } = request
-      if (writes.size === 0) return Effect.succeed({ commitSeq: snapshot.high, walOffset: 0 })
-      const earlier = this.outcomes.find(token)
-      if (earlier !== undefined) return earlier.answer
       return writes.isSpilled ? Effect.andThen(writes.verify, this.submit(request)) : this.submit(request)
     })
 
   /** Everything that stands against a request without looking at others (CO-05). */
   private refuse(request: CommitRequest): CommitError | undefined {
-    const ended = this.log.ended()
+    const ended = this.log.ended() ?? this.refuseHere(request)
     if (ended !== undefined) return ended
-    if (this.isClosed) return new LogClosed({ log: this.log.database })
-    if (!this.grant.isCurrent()) {
-      return new LeaseNotHeld({ name: this.log.database, generation: this.grant.generation })
-    }
-    const { reads, snapshot, writes } = request
-    if (snapshot.schemaEpoch !== this.schemaEpoch) {
-      return new SchemaMismatch({ current: this.schemaEpoch, found: snapshot.schemaEpoch })
-    }
+    const { reads, writes } = request
     if (writes.size > maxCommitPages) return new WriteSetTooLarge({ pages: writes.size, maxPages: maxCommitPages })
     if (reads !== undefined && reads.length > maxReadPages) {
       return new ReadSetTooLarge({ ids: reads.length, maxIds: maxReadPages })
     }
     return this.log.refuse(writes.size)
+  }
+
+  /** What stands against a request that writes nothing, too: a poisoned log does not, it can be read. */
+  private refuseHere({ snapshot }: CommitRequest): CommitError | undefined {
+    if (this.isClosed) return new LogClosed({ log: this.log.database })
+    if (!this.grant.isCurrent()) {
+      return new LeaseNotHeld({ name: this.log.database, generation: this.grant.generation })
+    }
+    return snapshot.schemaEpoch === this.schemaEpoch
+      ? undefined
+      : new SchemaMismatch({ current: this.schemaEpoch, found: snapshot.schemaEpoch })
   }
 
   private submit(request: CommitRequest): Effect.Effect<CommitAnswer, CommitError> {
@@ -321,9 +339,12 @@ class Coordinator {
   private enter(
     request: CommitRequest,
     pages: ReadonlyArray<PageNumber>,
-    resume: (exit: Exit.Exit<CommitAnswer, CommitError>) => void
+    resume: (answer: Effect.Effect<CommitAnswer, CommitError>) => void
   ): void {
     const { token, writes } = request
+    // The same transaction may have been submitted twice before either of them came here.
+    const earlier = this.outcomes.find(token)
+    if (earlier !== undefined) return resume(earlier)
     const highest = pages.at(-1)
     invariant(highest !== undefined, "a commit that is handed over writes at least one page")
     const size = request.databasePages ?? Math.max(this.databasePages, highest)
@@ -374,8 +395,11 @@ class Coordinator {
     const { high } = request.snapshot
     const isShrinking = size < this.databasePages
     const touched = isShrinking && pages[0] !== page1 ? [page1, ...pages] : pages
-    const found = this.index.validate(touched, high) ??
-      this.resizes.validate(touched, high, isShrinking)
+    const changed = joined(
+      this.index.validate(touched, high),
+      this.resizes.validate(touched, high, request.databasePages !== undefined)
+    )
+    const found = isShrinking ? joined(changed, this.index.validateBeyond(size, high)) : changed
     if (found !== undefined) {
       const reason = found.belowFloor ? "floor" : "write set"
       this.count(reason)
@@ -383,14 +407,10 @@ class Coordinator {
     }
     const { reads } = request
     if (reads === undefined || reads.length === 0) return undefined
-    const changed = this.index.validate(reads, high) ?? this.resizes.validate(reads, high, false)
-    if (changed === undefined) return undefined
+    const stale = joined(this.index.validate(reads, high), this.resizes.validate(reads, high, false))
+    if (stale === undefined) return undefined
     this.count("read set")
-    return new SerializationFailure({
-      conflictingSeq: changed.conflictingSeq,
-      pages: changed.pages,
-      reason: "read set"
-    })
+    return new SerializationFailure({ conflictingSeq: stale.conflictingSeq, pages: stale.pages, reason: "read set" })
   }
 
   private count(reason: string): void {
@@ -431,9 +451,14 @@ class Coordinator {
 
   private wakeVisible(seq: CommitSeq): void {
     if (this.visibilityWaiters.length === 0) return
-    const due = this.visibilityWaiters.filter((waiter) => waiter.seq <= seq || this.isDecided(waiter.seq))
-    if (due.length === 0) return
-    this.visibilityWaiters = this.visibilityWaiters.filter((waiter) => !due.includes(waiter))
+    const due: Array<VisibilityWaiter> = []
+    const others: Array<VisibilityWaiter> = []
+    for (const waiter of this.visibilityWaiters) {
+      const isDue = waiter.seq <= seq || this.isDecided(waiter.seq)
+      if (isDue) due.push(waiter)
+      else others.push(waiter)
+    }
+    this.visibilityWaiters = others
     for (const waiter of due) waiter.resume()
   }
 
@@ -450,6 +475,7 @@ class Coordinator {
       const commits = Array.from(recentCommits)
       const lowest = commits.reduce((low, [, seq]) => seq <= low ? toCommitSeq(seq - 1n) : low, tip)
       this.index = ConflictIndex.recovered({ base: lowest, tip, pages: commits })
+      this.resizes.forgetAllBefore(tip, this.databasePages)
       this.lastAssigned = tip
     })
 
@@ -461,6 +487,19 @@ class Coordinator {
 }
 
 const page1 = toPageNumber(1)
+
+/** Both of two conflicts as one: all pages, the higher sequence. */
+const joined = (
+  a: ConflictIndex.IndexConflict | undefined,
+  b: ConflictIndex.IndexConflict | undefined
+): ConflictIndex.IndexConflict | undefined => {
+  if (a === undefined || b === undefined) return a ?? b
+  return {
+    conflictingSeq: a.conflictingSeq > b.conflictingSeq ? a.conflictingSeq : b.conflictingSeq,
+    pages: Array.from(new Set([...a.pages, ...b.pages])).sort((left, right) => left - right),
+    belowFloor: a.belowFloor || b.belowFloor
+  }
+}
 
 const make: Effect.Effect<
   CompatCoordinator["Service"],

@@ -69,6 +69,13 @@ export interface ConflictIndex {
    */
   readonly validate: (pages: ReadonlyArray<PageNumber>, snapshotHigh: CommitSeq) => IndexConflict | undefined
 
+  /**
+   * Which pages above `page` were changed by commits above `snapshotHigh`: what a request conflicts with that cuts the
+   * database off behind `page` (PG-11). A snapshot below the floor is for `validate` to refuse. Looks at what was
+   * committed after the snapshot, not at what is cut off.
+   */
+  readonly validateBeyond: (page: number, snapshotHigh: CommitSeq) => IndexConflict | undefined
+
   /** Reserves pages for the commit `seq`, which is above every sequence so far (a defect otherwise). */
   readonly record: (pages: ReadonlyArray<PageNumber>, seq: CommitSeq) => void
 
@@ -288,6 +295,23 @@ export const make = (options?: {
         if (distance !== undefined && distance > snapshot) return collectConflicts(pages, snapshot)
       }
       return undefined
+    },
+
+    validateBeyond(lastPage, snapshotHigh) {
+      const snapshot = Number(snapshotHigh - origin)
+      const changed = new Set<PageNumber>()
+      let highest = none
+      for (let position = count - 1; position >= 0; position--) {
+        const offset = offsetOf(position)
+        const distance = ring.getFloat64(offset, true)
+        if (distance <= snapshot) break
+        const page = readPage(offset)
+        if (page <= lastPage) continue
+        changed.add(page)
+        if (distance > highest) highest = distance
+      }
+      if (changed.size === 0) return undefined
+      return { conflictingSeq: toSeq(highest), pages: Array.from(changed).sort(ascending), belowFloor: false }
     },
 
     record(pages, seq) {

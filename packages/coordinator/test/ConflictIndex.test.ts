@@ -149,7 +149,7 @@ describe("ConflictIndex", () => {
     assert.isUndefined(index.validate(pages(1, 2), seq(top)))
   })
 
-  it("CO-01 CO-05 CO-14 agrees with the list of all commits", () => {
+  it("CO-01 CO-05 CO-14 PG-11 agrees with the list of all commits", () => {
     const step = fc.oneof(
       { weight: 6, arbitrary: fc.record({ type: fc.constant("commit" as const), pages: pageSets }) },
       { weight: 3, arbitrary: fc.record({ type: fc.constant("settle" as const), behind: fc.nat(3) }) },
@@ -204,6 +204,19 @@ describe("ConflictIndex", () => {
                 pages: pages(...action.pages.filter((page) => changed.has(page)).sort((a, b) => a - b)),
                 belowFloor: false
               })
+            }
+            if (snapshot >= forgotten) {
+              const above = commits.filter((commit) => commit.seq > snapshot && commit.pages.some((page) => page > 4))
+              const beyond = new Set(above.flatMap((commit) => commit.pages.filter((page) => page > 4)))
+              assert.deepStrictEqual(
+                index.validateBeyond(4, seq(snapshot)),
+                beyond.size === 0 ? undefined : {
+                  conflictingSeq: seq(Math.max(...above.map((commit) => commit.seq))),
+                  pages: pages(...Array.from(beyond).sort((a, b) => a - b)),
+                  belowFloor: false
+                },
+                "PG-11"
+              )
             }
           }
           const live = new Set(commits.filter((commit) => commit.seq > forgotten).flatMap((commit) => commit.pages))

@@ -62,20 +62,18 @@ export class OutcomeCache {
   }
 
   /** The answer of an earlier submission that was accepted. */
-  find(token: TxnToken): { readonly answer: Effect.Effect<CommitAnswer, CommitError> } | undefined {
+  find(token: TxnToken): Effect.Effect<CommitAnswer, CommitError> | undefined {
     const entry = this.lookUp(token)
     if (entry === undefined || entry.exit === aborted) return undefined
-    if (entry.exit !== undefined) return { answer: entry.exit }
-    return {
-      answer: Effect.callback<CommitAnswer, CommitError>((resume) => {
-        if (entry.exit !== undefined) return resume(entry.exit)
-        const waiter = (exit: CommitExit) => resume(exit)
-        entry.waiters = [...(entry.waiters ?? []), waiter]
-        return Effect.sync(() => {
-          entry.waiters = entry.waiters?.filter((other) => other !== waiter)
-        })
+    if (entry.exit !== undefined) return entry.exit
+    return Effect.callback<CommitAnswer, CommitError>((resume) => {
+      if (entry.exit !== undefined) return resume(entry.exit)
+      const waiter = (exit: CommitExit) => resume(exit)
+      entry.waiters = [...(entry.waiters ?? []), waiter]
+      return Effect.sync(() => {
+        entry.waiters = entry.waiters?.filter((other) => other !== waiter)
       })
-    }
+    })
   }
 
   outcome(token: TxnToken): Outcome {
