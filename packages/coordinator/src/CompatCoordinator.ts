@@ -296,7 +296,10 @@ class Coordinator {
       }
       const refusal = this.refuse(request)
       if (refusal !== undefined) return Effect.fail(refusal)
-      return writes.isSpilled ? Effect.andThen(writes.verify, this.submit(request)) : this.submit(request)
+      const { changes } = this.outcomes
+      return writes.isSpilled
+        ? Effect.andThen(writes.verify, this.submit(request, changes))
+        : this.submit(request, changes)
     })
 
   /** Everything that stands against a request without looking at others (CO-05). */
@@ -322,13 +325,19 @@ class Coordinator {
       : new SchemaMismatch({ current: this.schemaEpoch, found: snapshot.schemaEpoch })
   }
 
-  private submit(request: CommitRequest): Effect.Effect<CommitAnswer, CommitError> {
+  /** `changes`: of the outcomes, when this token was not among them. */
+  private submit(request: CommitRequest, changes: number): Effect.Effect<CommitAnswer, CommitError> {
     return Effect.callback<CommitAnswer, CommitError>((resume) => {
       const pages = request.writes.pagesAscending()
       const stepBack = this.log.admit({
         length: this.log.commitBytes(pages.length),
         refuse: (ended) => resume(Exit.fail(ended)),
-        enter: () => this.enter(request, pages, resume)
+        enter: () => {
+          // The same transaction may have been submitted again while this one waited.
+          const earlier = this.outcomes.changes === changes ? undefined : this.outcomes.find(request.token)
+          if (earlier === undefined) this.enter(request, pages, resume)
+          else resume(earlier)
+        }
       })
       // Once the request was accepted there is nothing to step back from, and the commit finishes without its fiber.
       return Effect.sync(stepBack)
@@ -339,12 +348,9 @@ class Coordinator {
   private enter(
     request: CommitRequest,
     pages: ReadonlyArray<PageNumber>,
-    resume: (answer: Effect.Effect<CommitAnswer, CommitError>) => void
+    resume: (exit: Exit.Exit<CommitAnswer, CommitError>) => void
   ): void {
     const { token, writes } = request
-    // The same transaction may have been submitted twice before either of them came here.
-    const earlier = this.outcomes.find(token)
-    if (earlier !== undefined) return resume(earlier)
     const highest = pages.at(-1)
     invariant(highest !== undefined, "a commit that is handed over writes at least one page")
     const size = request.databasePages ?? Math.max(this.databasePages, highest)

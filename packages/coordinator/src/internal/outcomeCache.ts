@@ -34,6 +34,8 @@ const isSame = (a: TxnToken, b: TxnToken): boolean => a.id === b.id && a.epoch =
 
 /** @internal */
 export class OutcomeCache {
+  /** Grows with everything that is remembered. */
+  changes = 0
   private young = new Map<number, Entry>()
   private old = new Map<number, Entry>()
 
@@ -89,6 +91,7 @@ export class OutcomeCache {
   }
 
   private remember(key: number, entry: Entry): void {
+    this.changes++
     if (this.young.size >= generationSize) {
       const forgotten = this.old
       this.old = this.young
