@@ -22,19 +22,32 @@ export const page1 = (pageSize: PageSize, databasePages: number, stamp: number):
   // The user version: SQLite tells it without looking at anything else.
   view.setUint32(60, stamp)
   // Between the header of the empty leaf and its end nothing is used.
-  for (let at = 128; at < pageSize; at += 4) view.setUint32(at, stamp)
+  scatter(view, 128, stamp)
   return bytes
 }
 
-/** A page whose every word tells who wrote it, so that a mixture of two versions never looks like one. */
+/** A page that tells who wrote it, and whose every word does, so that a mixture of two versions never looks like one. */
 export const filledPage = (pageSize: number, page: number, stamp: number): Uint8Array => {
   const bytes = new Uint8Array(pageSize)
   const view = new DataView(bytes.buffer)
-  for (let at = 0; at < pageSize; at += 8) {
-    view.setUint32(at, page)
-    view.setUint32(at + 4, stamp)
-  }
+  view.setUint32(0, page)
+  view.setUint32(4, stamp)
+  scatter(view, 8, page * 0x10001 + stamp)
   return bytes
+}
+
+/**
+ * Words without a pattern. SQLite's checksum is a sum: 1536 bytes of one repeated word, 0x04000000 for example, can be
+ * lost to zeros without changing it.
+ */
+const scatter = (view: DataView, from: number, seed: number): void => {
+  let word = Math.imul(seed + 1, 0x9e3779b1) | 1
+  for (let at = from; at < view.byteLength; at += 4) {
+    word ^= word << 13
+    word ^= word >>> 17
+    word ^= word << 5
+    view.setInt32(at, word)
+  }
 }
 
 /**
