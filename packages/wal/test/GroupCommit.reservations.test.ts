@@ -3,6 +3,7 @@ import { toLsn } from "@tidemark/core/Scalars"
 import { Deferred, Effect, Exit, Fiber, Scheduler, Scope } from "effect"
 import { make } from "../src/GroupCommit.ts"
 import { commit, isWaiting, outcomeOf, settle, start } from "./support/engine.ts"
+import { SeededScheduler } from "./support/seededScheduler.ts"
 import { describeFrames, parse, record, seal } from "./support/testFrames.ts"
 
 describe("GroupCommit: reservations and cut points", () => {
@@ -151,6 +152,17 @@ describe("GroupCommit: reservations and cut points", () => {
       yield* Fiber.join(second)
       assert.isAbove(tasks, parked)
       assert.deepStrictEqual(disk.operations, ["writeAndSync", "writeAndSync"])
+    }))
+
+  it.effect("GC-06 a hand-over that falls between the leader's look and its sleep is not lost", () =>
+    Effect.gen(function*() {
+      for (let seed = 0; seed < 100; seed++) {
+        yield* Effect.gen(function*() {
+          const { log } = yield* start()
+          yield* Effect.repeat(Effect.yieldNow, { times: seed % 20 })
+          yield* commit(log, record(0, 0))
+        }).pipe(Effect.scoped, Effect.provideService(Scheduler.Scheduler, new SeededScheduler(seed, 0.3)))
+      }
     }))
 
   it.effect("GC-01 the mark of a batch says where it began, how long it is, and what was durable before", () =>

@@ -380,7 +380,7 @@ export class CommitEngine implements GroupCommit {
 
   /** The leader's life. Never fails: what goes wrong becomes poison. */
   private readonly lead: Effect.Effect<void> = Effect.gen({ self: this }, function*() {
-    while (this.poisoned === undefined) {
+    for (;;) {
       // Whoever was woken, and the event loop, has his turn before the next batch is cut: this is where it gathers.
       yield* Effect.yieldNow
       if (this.delay !== undefined && this.durableWaiters.size > this.commitSiblings) {

@@ -1,6 +1,9 @@
 /**
  * A scheduler that lets a fiber go on or makes it wait for its turn as a seed says, at every step it takes. Code that
  * believes two of its steps to be one is found out by it.
+ *
+ * The rate has to stay below a half: a step that waits for its turn is one more step, and from there on they come as
+ * fast as they go.
  */
 import * as Scheduler from "effect/Scheduler"
 
