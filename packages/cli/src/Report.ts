@@ -102,19 +102,19 @@ export const reasonOf = (cause: unknown): string =>
   codeMeaning(cause) ?? oneLine(cause instanceof Error ? cause.message : String(cause))
 
 /**
- * The sentence for an error: its message, with the meaning of an errno code that stands at its end.
+ * The sentence for an error: its message, with what its errno codes mean.
  *
  * @category errors
  * @since 0.1.0
  */
-export const sentenceOf = (error: unknown): string => {
-  const message = oneLine(error instanceof Error ? error.message : String(error))
-  const ending = `: ${fieldOf(error, "code")}`
-  const meaning = codeMeaning(error)
-  return meaning !== undefined && message.endsWith(ending)
-    ? `${message.slice(0, -ending.length)}: ${meaning}`
-    : message
-}
+export const sentenceOf = (error: unknown): string =>
+  oneLine(error instanceof Error ? error.message : String(error)).replace(
+    /: (E[A-Z]{2,})(?=$|[),;])/g,
+    (ending, code: string) => {
+      const meaning = meanings[code]
+      return meaning === undefined ? ending : `: ${meaning} (${code})`
+    }
+  )
 
 /**
  * The sentence for a defect.

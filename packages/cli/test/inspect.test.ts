@@ -77,6 +77,19 @@ describe("inspect", () => {
       assert.deepStrictEqual(objectsIn(document, "records").map(({ valid }) => valid), [true, false, false, false])
     }))
 
+  it.effect("calls a frame invalid that only chains to one before a bad one", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporaryDirectory
+      const { pageSize, wal } = makeDatabase(directory, "a", { commits: 3 })
+      const bytes = readFileSync(wal)
+      const cut = walHeaderBytes + frameHeaderBytes + pageSize
+      const foreign = Buffer.alloc(frameHeaderBytes + pageSize, 7)
+      writeFileSync(wal, Buffer.concat([bytes.subarray(0, cut), foreign, bytes.subarray(cut)]))
+      const document = documentOf(yield* tidemark("inspect", wal, "--records", "--json"))
+      assert.deepInclude(document["summary"], { frames: 1 })
+      assert.deepStrictEqual(objectsIn(document, "records").map(({ valid }) => valid), [true, false, false, false])
+    }))
+
   it.effect("keeps its keys for truncated headers, files of no format, empty files", () =>
     Effect.gen(function*() {
       const directory = yield* temporaryDirectory

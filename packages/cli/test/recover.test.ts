@@ -3,8 +3,16 @@ import { Effect } from "effect"
 import { appendFileSync, copyFileSync, readFileSync, statSync, truncateSync, writeFileSync } from "node:fs"
 import { makeDatabase, readWithSqlite } from "./support/databases.ts"
 import { heldBySqlite, heldByTidemark } from "./support/holder.ts"
-import { assertFailed, documentOf, temporaryDirectory, tidemark, unchanged } from "./support/program.ts"
-import { smallFileSystem } from "./support/smallFileSystem.ts"
+import {
+  assertFailed,
+  documentOf,
+  mainPath,
+  runCommand,
+  temporaryDirectory,
+  tidemark,
+  unchanged
+} from "./support/program.ts"
+import { canMount, smallFileSystem } from "./support/smallFileSystem.ts"
 
 describe("recover", () => {
   it.effect("copies every commit into the database, which SQLite then reads without the log", () =>
@@ -79,27 +87,45 @@ describe("recover", () => {
       assert.strictEqual((yield* tidemark("recover", path)).code, 0)
     }))
 
-  it.effect("fails with one sentence when the disk is full, and loses nothing", () =>
+  it.effect("SWAL-08 fails with one sentence when a file may not grow, and can be run again", () =>
     Effect.gen(function*() {
-      const directory = yield* smallFileSystem(300 * 1024)
-      if (directory === undefined) return
-      const elsewhere = yield* temporaryDirectory
-      const { commits, path, wal } = makeDatabase(elsewhere, "a", { commits: 30 })
-      copyFileSync(path, `${directory}/a.db`)
-      copyFileSync(wal, `${directory}/a.db-wal`)
-      // Not a block is left, so that not even the small files of the side directory can be made.
-      yield* Effect.sync(() => {
-        try {
-          for (;;) appendFileSync(`${directory}/filler`, Buffer.alloc(1024))
-        } catch {
-          // Full: that is what it is for.
-        }
-      })
-      assertFailed(yield* tidemark("recover", `${directory}/a.db`, "--json"), "VfsError", /the disk is full \(ENOSPC\)/)
-      truncateSync(`${directory}/filler`, 0)
-      assert.strictEqual((yield* tidemark("recover", `${directory}/a.db`)).code, 0)
-      assert.deepStrictEqual(readWithSqlite(`${directory}/a.db`), { rows: commits, integrity: "ok" })
+      const directory = yield* temporaryDirectory
+      const { commits, path } = makeDatabase(directory, "a", { commits: 500 })
+      // Blocks of 512 bytes: enough for the small files and the first two pages, too little for the third.
+      const limited = "trap '' XFSZ; ulimit -f 16; exec \"$@\""
+      const args = ["-c", limited, "sh", process.execPath, mainPath, "recover", path, "--json"]
+      assertFailed(yield* runCommand("sh", args), "CheckpointFailed", /a\.db.* larger than is allowed \(EFBIG\)/)
+      assert.strictEqual((yield* tidemark("recover", path)).code, 0)
+      assert.deepStrictEqual(readWithSqlite(path), { rows: commits, integrity: "ok" })
     }))
+
+  it.effect.skipIf(!canMount)(
+    "fails with one sentence when the disk is full, and loses nothing",
+    () =>
+      Effect.gen(function*() {
+        const directory = yield* smallFileSystem(300 * 1024)
+        const elsewhere = yield* temporaryDirectory
+        const { commits, path, wal } = makeDatabase(elsewhere, "a", { commits: 30 })
+        copyFileSync(path, `${directory}/a.db`)
+        copyFileSync(wal, `${directory}/a.db-wal`)
+        // Not a block is left, so that not even the small files of the side directory can be made.
+        yield* Effect.sync(() => {
+          try {
+            for (;;) appendFileSync(`${directory}/filler`, Buffer.alloc(1024))
+          } catch {
+            // Full: that is what it is for.
+          }
+        })
+        assertFailed(
+          yield* tidemark("recover", `${directory}/a.db`, "--json"),
+          "VfsError",
+          /the disk is full \(ENOSPC\)/
+        )
+        truncateSync(`${directory}/filler`, 0)
+        assert.strictEqual((yield* tidemark("recover", `${directory}/a.db`)).code, 0)
+        assert.deepStrictEqual(readWithSqlite(`${directory}/a.db`), { rows: commits, integrity: "ok" })
+      })
+  )
 })
 
 describe("checkpoint", () => {
