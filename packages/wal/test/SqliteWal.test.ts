@@ -293,6 +293,28 @@ describe("SqliteWal, opening", () => {
       assert.strictEqual(reopened.wal.startUp.tornTailBytes, 0)
     }))
 
+  it.effect("RC-04 section 2.1 acceptLoss gives a log without a header up, and its sequences are never used again", () =>
+    Effect.gen(function*() {
+      const disk = emptyDisk()
+      disk.writeFile(memoryPath, buildDatabase(4))
+      disk.writeFile(walPath, flipped(buildWal(twoOfThree), 3))
+      disk.writeFile(basePath, buildWalBase(7n))
+      const tip = toCommitSeq(7n + 2n ** 32n)
+      const ledger = yield* Effect.scoped(Effect.gen(function*() {
+        const opened = yield* openMemory(disk, { acceptLoss: true })
+        assert.deepStrictEqual([opened.wal.startUp.tipSource, opened.log.published().commitSeq], ["foreign", tip])
+        const lost = new Ledger(pageSize, tip, yield* readTip(opened.log))
+        yield* lost.commit(opened, { pages: [2], databasePages: 4 })
+        return lost
+      }))
+      const reopened = yield* openMemory(disk)
+      assert.deepStrictEqual(
+        [reopened.wal.startUp.commits, reopened.log.published().commitSeq],
+        [1, toCommitSeq(tip + 1n)]
+      )
+      yield* ledger.checkTip(reopened, "the frames of the lost log do not come back")
+    }))
+
   it.effect("SWAL-04 an uncommitted tail is overwritten, a tail of an older generation is not taken for frames", () =>
     Effect.gen(function*() {
       const disk = emptyDisk()
