@@ -12,7 +12,7 @@ import * as SqliteWal from "@tidemark/wal/SqliteWal"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
-import type { DatabaseSync, SQLOutputValue, StatementSync } from "node:sqlite"
+import type { DatabaseSync, SQLOutputValue } from "node:sqlite"
 import { OperationFailed } from "./ExitCode.ts"
 import { reasonOf } from "./Report.ts"
 
@@ -96,7 +96,7 @@ export interface Sqlite {
   readonly path: string
   /** Runs statements that have no answer. */
   readonly exec: (sql: string) => Effect.Effect<void, OperationFailed>
-  /** The rows that a query answers, each as an array of its columns. */
+  /** The rows that a query answers, each as an array of its columns, which have different names. */
   readonly rows: (sql: string) => Effect.Effect<ReadonlyArray<ReadonlyArray<SQLOutputValue>>, OperationFailed>
   /** Runs plain code on the connection, in one step. */
   readonly step: <A>(work: (database: DatabaseSync) => A) => Effect.Effect<A, OperationFailed>
@@ -107,15 +107,9 @@ const makeSqlite = (path: string, database: DatabaseSync): Sqlite => {
   return {
     path,
     exec: (sql) => step(() => database.exec(sql)),
-    rows: (sql) => step(() => arrays(database.prepare(sql))),
+    rows: (sql) => step(() => database.prepare(sql).all().map((row) => Object.values(row))),
     step
   }
-}
-
-const arrays = (statement: StatementSync): ReadonlyArray<ReadonlyArray<SQLOutputValue>> => {
-  statement.setReturnArrays(true)
-  // With `setReturnArrays` a row is an array; the types know only of objects.
-  return statement.all() as unknown as ReadonlyArray<ReadonlyArray<SQLOutputValue>>
 }
 
 /**

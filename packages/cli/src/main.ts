@@ -22,6 +22,12 @@ const dieOf = (defect: unknown) => {
 process.on("uncaughtException", dieOf)
 process.on("unhandledRejection", dieOf)
 
+// Node's own way is several lines; that SQLite is experimental in some versions of Node is nothing the user can change.
+process.removeAllListeners("warning")
+process.on("warning", ({ message, name }) => {
+  if (name !== "ExperimentalWarning") process.stderr.write(`tidemark: warning: ${message.replace(/\s*\n\s*/g, " ")}\n`)
+})
+
 NodeRuntime.runMain(run(process.argv.slice(2)), {
   disableErrorReporting: true,
   // The runtime's own codes are other ones: 1 for every failure.
