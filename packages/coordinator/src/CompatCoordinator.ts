@@ -84,8 +84,8 @@ export interface CommitRequest {
   /**
    * Database size after the commit, in pages. Default: the larger of the current size and the highest page written.
    * Whoever chooses a size conflicts with every other change of the size, and if it is smaller than the current one,
-   * with every change of page 1 and of a page that is cut off (PG-11). Every page by which the database grows has to be
-   * in `writes`, but for SQLite's lock-byte page.
+   * with every change of page 1 and of a page that is cut off (PG-11). Whoever changes the size writes every page that
+   * is added, but for SQLite's lock-byte page, and page 1, whose header says the size; the pager does.
    */
   readonly databasePages?: number | undefined
 }

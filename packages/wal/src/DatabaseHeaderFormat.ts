@@ -240,6 +240,26 @@ export const setVersions = (page1: Uint8Array, version: 1 | 2 | 3): void => {
   page1[offsets.readVersion] = version
 }
 
+/**
+ * Whether a first page begins like a database. One of a raw page store need not.
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
+export const hasMagic = (page1: Uint8Array): boolean => magic.every((byte, index) => page1[index] === byte)
+
+/**
+ * Sets the size of the database in a first page, in place. SQLite believes it, rather than the size of the file, when
+ * the last change of the page wrote it ({@link databasePagesOf}).
+ *
+ * @category encoding
+ * @since 0.1.0
+ */
+export const setDatabasePages = (page1: Uint8Array, databasePages: number): void => {
+  invariant(page1.length >= databaseHeaderBytes, "the size is set in a whole first page")
+  viewOf(page1).setUint32(offsets.databasePages, databasePages)
+}
+
 /** The header of a b-tree page, which follows the database header on page 1. */
 const btree = {
   type: 0,

@@ -5,12 +5,17 @@
  * 1. What is read is the snapshot with the transaction's own writes on top, whatever others commit meanwhile.
  * 2. Bytes that go out are copies: nobody can change a page that others read.
  * 3. After `commit` or `rollback` the hold is released exactly once and the spill file is gone.
+ * 4. A transaction that changes the size of the database writes every page that it adds, and page 1, whose header says
+ *    the size: a log that is empty says nothing, and SQLite believes the header.
  */
 import { invariant } from "@tidemark/core/Invariant"
 import type { PageNumber, PageSize, TxnToken } from "@tidemark/core/Scalars"
 import { toPageNumber } from "@tidemark/core/Scalars"
 import type { Snapshot } from "@tidemark/core/Snapshot"
 import type { Vfs } from "@tidemark/platform/Vfs"
+import type { VfsError } from "@tidemark/platform/VfsError"
+import * as DatabaseHeaderFormat from "@tidemark/wal/DatabaseHeaderFormat"
+import type { DatabaseTruncated } from "@tidemark/wal/LogErrors"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { CommitAnswer, CommitError, TransactionHold } from "../CompatCoordinator.ts"
@@ -45,9 +50,10 @@ export class PagerTransaction implements Transaction {
   private readonly hold: TransactionHold
   private readonly writes: WriteSet.WriteSet
   private readonly reads: Set<PageNumber> | undefined
+  /** Size of the database as this transaction sees it. */
   private pages: number
-  /** Set when the size was chosen, not just grown by writing. */
-  private cutTo: number | undefined
+  /** Pages of the snapshot that this transaction has not cut off. Those above it are zeros to it, or its own writes. */
+  private kept: number
   private isOver = false
 
   constructor(parts: PagerParts, isolation: Isolation) {
@@ -60,6 +66,7 @@ export class PagerTransaction implements Transaction {
     this.isolation = isolation
     this.pageSize = coordinator.pageSize
     this.pages = hold.reader.databasePages
+    this.kept = hold.reader.databasePages
     this.reads = isolation === "serializable" ? new Set() : undefined
     this.writes = WriteSet.makeUnsafe(vfs, {
       database: coordinator.database,
@@ -70,7 +77,17 @@ export class PagerTransaction implements Transaction {
   }
 
   databasePages(): number {
+    this.noteSize()
     return this.pages
+  }
+
+  /** Who has seen the size has seen that the page behind the end is not there: that is what another's growth changes. */
+  private noteSize(): void {
+    this.reads?.add(this.pageBehind(this.hold.reader.databasePages))
+  }
+
+  private pageBehind(page: number): PageNumber {
+    return toPageNumber(page + 1 === lockBytePage(this.pageSize) ? page + 2 : page + 1)
   }
 
   // ---------------------------------------------------------------------------------------------------------------
@@ -88,11 +105,7 @@ export class PagerTransaction implements Transaction {
           : Effect.succeed(copyOf(this.writes.getSync(page), this.pageSize))
       }
       this.reads?.add(page)
-      if (this.isBeyondCut(page)) return Effect.succeed(new Uint8Array(this.pageSize))
-      const version = this.hold.reader.versionOf(page)
-      const cached = this.parts.cache.get(page, version)
-      if (cached !== undefined) return Effect.succeed(new Uint8Array(cached))
-      return Effect.map(this.hold.reader.read(page), (bytes) => this.keep(page, bytes))
+      return this.readSnapshot(page)
     })
   }
 
@@ -102,22 +115,24 @@ export class PagerTransaction implements Transaction {
     if (refusal !== undefined) throw refusal
     if (this.writes.has(page)) return copyOf(this.writes.getSync(page), this.pageSize)
     this.reads?.add(page)
-    if (this.isBeyondCut(page)) return new Uint8Array(this.pageSize)
+    // The cache may know what lay beyond the end before it was cut off.
+    if (page > this.kept) return new Uint8Array(this.pageSize)
     const cached = this.parts.cache.get(page, this.hold.reader.versionOf(page))
     return cached === undefined ? this.keep(page, this.hold.reader.readSync(page)) : new Uint8Array(cached)
   }
 
-  /** Keeps a copy of a page that was read. The log may have started over meanwhile, so its version is looked up anew. */
-  private keep(page: PageNumber, bytes: Uint8Array): Uint8Array {
-    if (page <= this.hold.reader.databasePages) {
-      this.parts.cache.put(page, this.hold.reader.versionOf(page), bytes)
-    }
-    return bytes
+  private readSnapshot(page: PageNumber): Effect.Effect<Uint8Array, DatabaseTruncated | VfsError> {
+    if (page > this.kept) return Effect.succeed(new Uint8Array(this.pageSize))
+    const cached = this.parts.cache.get(page, this.hold.reader.versionOf(page))
+    if (cached !== undefined) return Effect.succeed(new Uint8Array(cached))
+    return Effect.map(this.hold.reader.read(page), (bytes) => this.keep(page, bytes))
   }
 
-  /** Pages that this transaction cut off, or that lie behind what it cut, are zeros to it. */
-  private isBeyondCut(page: PageNumber): boolean {
-    return this.cutTo !== undefined && page > this.cutTo
+  /** Keeps a copy of a page that was read. The log may have started over meanwhile, so its version is looked up anew. */
+  private keep(page: PageNumber, bytes: Uint8Array): Uint8Array {
+    // Without the hold the log may start over between the end of the read and this look at its index.
+    if (!this.isOver) this.parts.cache.put(page, this.hold.reader.versionOf(page), bytes)
+    return bytes
   }
 
   // ---------------------------------------------------------------------------------------------------------------
@@ -134,21 +149,23 @@ export class PagerTransaction implements Transaction {
 
   allocate(): PageNumber {
     this.assertOpen()
-    const next = this.pages + 1 === lockBytePage(this.pageSize) ? this.pages + 2 : this.pages + 1
+    this.noteSize()
+    const next = this.pageBehind(this.pages)
     this.pages = next
-    return toPageNumber(next)
+    return next
   }
 
   truncateTo(pages: number): Effect.Effect<void, PageOutOfRange> {
     return Effect.suspend(() => {
       this.assertOpen()
+      this.noteSize()
       if (!Number.isInteger(pages) || pages < 1 || pages > this.pages || pages === lockBytePage(this.pageSize)) {
         return Effect.fail(
           new PageOutOfRange({ page: pages, what: "the size that a database is cut to", maxPage: this.pages })
         )
       }
       for (const page of this.writes.pagesAscending()) if (page > pages) this.writes.delete(page)
-      this.cutTo = Math.min(pages, this.cutTo ?? pages)
+      if (pages < this.kept) this.kept = pages
       this.pages = pages
       return Effect.void
     })
@@ -157,7 +174,11 @@ export class PagerTransaction implements Transaction {
   get takeWriteSet(): Transaction["takeWriteSet"] {
     return Effect.suspend(() => {
       this.assertOpen()
-      return this.writes.take
+      return Effect.map(this.writes.take, (taken) => {
+        this.pages = this.hold.reader.databasePages
+        this.kept = this.pages
+        return taken
+      })
     })
   }
 
@@ -194,7 +215,8 @@ export class PagerTransaction implements Transaction {
     return Effect.suspend(() => {
       this.assertOpen()
       this.isOver = true
-      const changesSize = this.cutTo !== undefined || this.pages !== this.hold.reader.databasePages
+      const { databasePages } = this.hold.reader
+      const changesSize = this.pages !== databasePages || this.kept !== databasePages
       return Effect.ensuring(changesSize ? Effect.andThen(this.settleSize, this.submit) : this.submit, this.release)
     })
   }
@@ -217,17 +239,13 @@ export class PagerTransaction implements Transaction {
         snapshot: this.snapshot,
         writes,
         reads: reads === undefined ? undefined : Array.from(reads).filter((page) => !writes.has(page)),
-        databasePages: this.isCut() ? this.pages : undefined
+        databasePages: this.kept < this.hold.reader.databasePages ? this.pages : undefined
       })
       return Effect.map(commit, (answer) => {
         if (!writes.isSpilled) this.keepCommitted(answer)
         return answer
       })
     })
-  }
-
-  private isCut(): boolean {
-    return this.pages < this.hold.reader.databasePages
   }
 
   private keepCommitted(answer: CommitAnswer): void {
@@ -238,28 +256,29 @@ export class PagerTransaction implements Transaction {
   }
 
   /**
-   * Makes the write set say what the change of size means. A cut writes page 1, as the log needs a frame to carry the
-   * new size and others need a page to conflict on (PG-11). Growth writes zeros into every new page that was not
-   * written: what a page holds must not depend on what an earlier, longer database left there.
+   * Makes the write set say what the change of size means (invariant 4). Growth writes zeros into every new page that
+   * was not written: what a page holds must not depend on what an earlier, longer database left there.
    */
   private get settleSize(): Effect.Effect<void, CommitError> {
-    const missing = this.grownPages()
-    const pages = missing.length + this.writes.size
-    if (pages > maxCommitPages) return Effect.fail(new WriteSetTooLarge({ pages, maxPages: maxCommitPages }))
-    const zeros = new Uint8Array(this.pageSize)
-    const fill = Effect.forEach(missing, (page) => this.writes.put(page, zeros), { discard: true })
-    if (!this.isCut() || this.writes.has(page1)) return fill
-    return Effect.andThen(
-      fill,
-      Effect.flatMap(this.hold.reader.read(page1), (bytes) => this.writes.put(page1, bytes))
-    )
+    return Effect.gen({ self: this }, function*() {
+      const missing = this.addedPages()
+      const pages = missing.length + this.writes.size
+      if (pages > maxCommitPages) return yield* new WriteSetTooLarge({ pages, maxPages: maxCommitPages })
+      const zeros = new Uint8Array(this.pageSize)
+      for (const page of missing) yield* this.writes.put(page, zeros)
+      if (this.pages === this.hold.reader.databasePages) return
+      const own = yield* this.writes.get(page1)
+      const first = own === undefined ? yield* this.readSnapshot(page1) : new Uint8Array(own)
+      if (DatabaseHeaderFormat.hasMagic(first)) DatabaseHeaderFormat.setDatabasePages(first, this.pages)
+      yield* this.writes.put(page1, first)
+    })
   }
 
-  private grownPages(): ReadonlyArray<PageNumber> {
+  /** The pages that the transaction adds to those that it keeps, and has not written. */
+  private addedPages(): ReadonlyArray<PageNumber> {
     const missing: Array<PageNumber> = []
-    const from = (this.cutTo ?? this.hold.reader.databasePages) + 1
     // One more than can be committed is enough to refuse it.
-    for (let page = from; page <= this.pages && missing.length <= maxCommitPages; page++) {
+    for (let page = this.kept + 1; page <= this.pages && missing.length <= maxCommitPages; page++) {
       if (page !== lockBytePage(this.pageSize) && !this.writes.has(toPageNumber(page))) missing.push(toPageNumber(page))
     }
     return missing
