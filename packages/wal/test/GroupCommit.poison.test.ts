@@ -1,10 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { toLsn } from "@tidemark/core/Scalars"
-import { Cause, Deferred, Effect, Exit, Fiber, Scope } from "effect"
+import { Cause, Deferred, Effect, Exit, Fiber, Scheduler, Scope } from "effect"
 import { make } from "../src/GroupCommit.ts"
 import type { WalPoisoned } from "../src/LogErrors.ts"
 import { commit, immediate, isWaiting, outcomeOf, settle, start } from "./support/engine.ts"
 import { diskError, RecordingSink } from "./support/recordingSink.ts"
+import { SeededScheduler } from "./support/seededScheduler.ts"
 import { describeFrames, record, sealBytes } from "./support/testFrames.ts"
 
 const isPoisoned = (exit: Exit.Exit<unknown, unknown> | undefined): boolean =>
@@ -292,6 +293,19 @@ describe("GroupCommit: poison", () => {
       log.poison(Cause.die("broken"))
       assert.strictEqual(yield* outcomeOf(log.close), "WalPoisoned")
       assert.lengthOf(disk.calls, 0)
+    }))
+
+  it.effect("GC-08 poison from outside between the leader's taking a batch and its writing it", () =>
+    Effect.gen(function*() {
+      for (let seed = 0; seed < 200; seed++) {
+        yield* Effect.gen(function*() {
+          const { log } = yield* start()
+          yield* log.reserveAndEnqueue(record(0, 0))
+          yield* Effect.repeat(Effect.yieldNow, { times: seed % 8 })
+          log.poison(Cause.die("broken"))
+          assert.strictEqual(yield* outcomeOf(log.close), "WalPoisoned")
+        }).pipe(Effect.scoped, Effect.provideService(Scheduler.Scheduler, new SeededScheduler(seed, 0.4)))
+      }
     }))
 
   it.effect("GC-08 poison from inside a hand-over that the leader lets in", () =>

@@ -5,7 +5,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Lsn } from "@tidemark/core/Scalars"
 import { toLsn } from "@tidemark/core/Scalars"
-import { Effect, Exit, Fiber, Scheduler } from "effect"
+import { Cause, Effect, Exit, Fiber, Scheduler } from "effect"
 import fc from "fast-check"
 import type { CommitMode, GroupCommit } from "../src/GroupCommit.ts"
 import { commit, start } from "./support/engine.ts"
@@ -37,6 +37,10 @@ interface Plan {
   readonly fault: { readonly call: number; readonly how: "fails" | "dies" | "is interrupted" } | undefined
   /** After so many turns somebody closes the log; the others find out. */
   readonly closeAfter: number | undefined
+  /** After so many turns somebody outside poisons it. */
+  readonly poisonAfter: number | undefined
+  /** How many writers follow each script: with 32 or more the next batch is written beside the wake-up. */
+  readonly copies: number
   readonly writers: ReadonlyArray<ReadonlyArray<Step>>
 }
 
@@ -81,6 +85,10 @@ const plan = (isFaulty: boolean): fc.Arbitrary<Plan> =>
       })
       : fc.constant(undefined),
     closeAfter: fc.option(fc.integer({ min: 0, max: 40 }), { nil: undefined, freq: 4 }),
+    poisonAfter: isFaulty
+      ? fc.option(fc.integer({ min: 0, max: 40 }), { nil: undefined, freq: 1 })
+      : fc.constant(undefined),
+    copies: fc.oneof({ weight: 3, arbitrary: fc.constant(1) }, { weight: 1, arbitrary: fc.constant(36) }),
     writers: fc.array(fc.array(step, { minLength: 1, maxLength: 8 }), { minLength: 1, maxLength: 6 })
   })
 
@@ -251,13 +259,26 @@ const run = (plan: Plan) =>
     disk.before = (_call, index) =>
       Effect.andThen(pause(Math.floor(random() * 4)), index === plan.fault?.call ? outcome : Effect.void)
     const world = new World(log, disk, plan)
-    const writers = yield* Effect.forEach(plan.writers, (steps, writer) =>
+    const scripts = plan.writers.flatMap((steps) => Array.from({ length: plan.copies }, () => steps))
+    const writers = yield* Effect.forEach(scripts, (steps, writer) =>
       Effect.forkChild(Effect.forEach(steps, (step) => world.run(step, writer), { discard: true })))
+    const { poisonAfter } = plan
+    const outsider = yield* Effect.forkChild(
+      poisonAfter === undefined
+        ? Effect.void
+        : Effect.andThen(
+          pause(poisonAfter),
+          Effect.sync(() =>
+            log.poison(Cause.die("outside"))
+          )
+        )
+    )
     if (plan.closeAfter !== undefined) {
       yield* pause(plan.closeAfter)
       yield* Effect.exit(log.close)
     }
     const exits = yield* Fiber.awaitAll(writers)
+    yield* Fiber.join(outsider)
     const closed = yield* Effect.exit(log.close)
     const { length: calls } = disk.calls
     yield* pause(5)
@@ -266,15 +287,15 @@ const run = (plan: Plan) =>
     assert.deepStrictEqual(disk.violations, [])
     assert.isTrue(exits.every(Exit.isSuccess), "no writer met a defect")
     assert.lengthOf(disk.calls, calls, "nothing is written behind close")
-    assert.strictEqual(Exit.isFailure(closed), disk.hasFailed, "close says whether the log is poisoned")
+    const isPoisoned = log.ended()?._tag === "WalPoisoned"
+    assert.strictEqual(Exit.isFailure(closed), isPoisoned, "close says whether the log is poisoned")
+    if (disk.hasFailed) assert.isTrue(isPoisoned, "a failure of the disk poisons")
     for (const call of disk.calls) {
       assert.isAtMost(call.length, Math.max(plan.maxBatchBytes, largest + 16))
     }
 
     // Whatever was written reads back without a gap, each hand-over once, those of one writer in order.
-    const records = parse(disk.image, plan.initialLsn).filter((frame) =>
-      frame.kind === "record"
-    )
+    const records = parse(disk.image, plan.initialLsn).filter((frame) => frame.kind === "record")
     const found = new Map(records.map((frame) => [`${frame.writer}.${frame.index}`, frame.lsn + frame.length]))
     assert.strictEqual(found.size, records.length, "no hand-over is there twice")
     for (const { end, index, writer } of world.promised) {

@@ -434,7 +434,7 @@ export class CommitEngine implements GroupCommit {
         batch = this.takeBatch()
         const writing = batch === undefined
           ? undefined
-          : yield* Effect.forkChild(this.startBatch(batch, true), { startImmediately: true })
+          : yield* Effect.forkChild(this.startBatch(batch, true), { startImmediately: true, uninterruptible: true })
         this.succeedAll(due.slice(woken))
         if (writing !== undefined) {
           // Also beside a sink that is done at once the event loop has its turn.
@@ -459,6 +459,8 @@ export class CommitEngine implements GroupCommit {
 
   private startBatch(batch: Batch, background: boolean): Effect.Effect<void, VfsError> {
     return Effect.suspend(() => {
+      // There may have been a turn since it was taken, and a poisoned log is not written.
+      if (this.poisoned !== undefined) return Effect.void
       const start = toLsn(batch.start)
       invariant(batch.start === this.written, "a batch is written where the one before it ended")
       this.sink.seal?.write(batch.buffers, start, this.durable === batch.start)
@@ -485,7 +487,7 @@ export class CommitEngine implements GroupCommit {
   private *syncWritten() {
     const { written } = this
     const startedNanos = this.clock.monotonicTimeNanosUnsafe()
-    const exit = yield* Effect.exit(this.sink.sync)
+    const exit = yield* Effect.exit(Effect.suspend(() => this.poisoned === undefined ? this.sink.sync : Effect.void))
     if (Exit.isFailure(exit)) return this.poison(exit.cause)
     if (this.poisoned !== undefined) return
     this.recordSync(startedNanos)

@@ -137,6 +137,9 @@ export class RecordingSink {
     buffers: ReadonlyArray<Uint8Array>,
     lsn: number
   ): Effect.Effect<void, VfsError> {
+    // Not of a sync: as a value it is decided on one step before it runs.
+    const isPoisoned = this.engine?.ended()?._tag === "WalPoisoned"
+    this.expect(!isPoisoned || operation === "sync", `${operation} at ${lsn} of a poisoned log`)
     return Effect.suspend(() => {
       const length = buffers.reduce((sum, buffer) => sum + buffer.length, 0)
       const call = { operation, lsn, length }
