@@ -89,7 +89,12 @@ export type ReadError = PageOutOfRange | DatabaseTruncated | SpillCorrupt | VfsE
 export type WriteError = PageOutOfRange | WrongPageSize | VfsError
 
 /**
- * A transaction. It is used by whom it was given to, as a value; nothing in it is bound to a fiber.
+ * A transaction. It is used by whom it was given to, as a value; nothing in it is bound to a fiber. Its functions are
+ * methods of it: `(page) => transaction.read(page)`, not `transaction.read` alone. Using it after its commit or rollback
+ * is a defect.
+ *
+ * Page 1 is SQLite's: its first 100 bytes are the header of the database. A transaction that changes the size of the
+ * database writes page 1 as well, because the header says the size.
  *
  * @category models
  * @since 0.1.0
@@ -100,7 +105,10 @@ export interface Transaction {
   readonly isolation: Isolation
   readonly pageSize: PageSize
 
-  /** Size of the database in pages as this transaction sees it: at its snapshot, with its own growth and cuts. */
+  /**
+   * Size of the database in pages as this transaction sees it: at its snapshot, with its own growth and cuts. Under
+   * `"serializable"` who asks has read the size.
+   */
   readonly databasePages: () => number
 
   /**
@@ -112,20 +120,34 @@ export interface Transaction {
   readonly readSync: (page: PageNumber) => Uint8Array
 
   /**
-   * Replaces a page: exactly `pageSize` bytes, which are copied before this returns. Beyond the end the database grows.
+   * Replaces a page: exactly `pageSize` bytes. Beyond the end the database grows, and the pages in between are zeros.
+   *
+   * **Gotchas**
+   *
+   * The page is written, and its bytes are copied, when this is called: before the effect runs, and also when it never
+   * does. The effect has a refusal to tell, and moves pages to the spill file when there are too many in memory.
    */
   readonly write: (page: PageNumber, bytes: Uint8Array) => Effect.Effect<void, WriteError>
 
   /** The next page behind the end of the database, which now ends with it. Never SQLite's lock-byte page. */
   readonly allocate: () => PageNumber
 
-  /** Cuts the database off behind `pages` pages (at least 1). What was written beyond is forgotten. */
+  /**
+   * Cuts the database off behind `pages` pages (at least 1). What was written beyond is forgotten. Conflicts with every
+   * other change of the size, and with every change of what is cut off (PG-11).
+   */
   readonly truncateTo: (pages: number) => Effect.Effect<void, PageOutOfRange>
 
-  /** Takes the writes out of this transaction: page -> bytes (PG-10). */
+  /**
+   * Takes the writes out of this transaction: page -> bytes (PG-10). Afterwards it has written nothing, and the database
+   * has the size again that it had at the snapshot. A cut is not in the map: whoever adopts it repeats `truncateTo`.
+   */
   readonly takeWriteSet: Effect.Effect<Map<PageNumber, Uint8Array>, SpillCorrupt | VfsError>
 
-  /** Makes the writes of another transaction writes of this one. The map and its bytes belong to it from here on. */
+  /**
+   * Makes the writes of another transaction writes of this one. The bytes must not change from here on; another
+   * transaction may adopt them after this one, when this one met a conflict.
+   */
   readonly adoptWriteSet: (
     pages: ReadonlyMap<PageNumber, Uint8Array>
   ) => Effect.Effect<void, WriteError>
@@ -227,20 +249,34 @@ const make = Effect.fnUntraced(function*(options: PagerOptions) {
       (transaction) => transaction.rollback
     )
     // A snapshot that is taken before the other commit is visible would conflict with it again (PG-02).
-    const settle = (error: Conflict | SerializationFailure) => {
+    const settle = (error: Conflict | SerializationFailure) =>
+      Effect.andThen(Effect.logDebug(error.message), coordinator.awaitVisible(error.conflictingSeq))
+    const again = () => {
       CoordinatorMetrics.retries.updateUnsafe(1, context)
-      return Effect.andThen(Effect.logDebug(error.message), coordinator.awaitVisible(error.conflictingSeq))
+      return attempt
     }
     const schedule = transactionOptions?.schedule
     if (schedule !== undefined) {
-      const settled = Effect.tapError(attempt, (error) => isContention(error) ? settle(error) : Effect.void)
-      return Effect.retry(settled, { while: isContention, schedule })
+      return Effect.suspend(() => {
+        let isFirst = true
+        const next = Effect.suspend(() => {
+          if (!isFirst) return again()
+          isFirst = false
+          return attempt
+        })
+        const settled = Effect.tapError(next, (error) => isContention(error) ? settle(error) : Effect.void)
+        return Effect.retry(settled, { while: isContention, schedule })
+      })
     }
-    const again: typeof attempt = Effect.catch(
-      attempt,
-      (error) => isContention(error) ? Effect.andThen(settle(error), Effect.suspend(() => again)) : Effect.fail(error)
-    )
-    return again
+    const orAgain = (once: typeof attempt): typeof attempt =>
+      Effect.catch(
+        once,
+        (error) =>
+          isContention(error)
+            ? Effect.andThen(settle(error), Effect.suspend(() => orAgain(again())))
+            : Effect.fail(error)
+      )
+    return orAgain(attempt)
   }
 
   return Pager.of({ database: coordinator.database, pageSize: coordinator.pageSize, begin, withTransaction })
