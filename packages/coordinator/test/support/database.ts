@@ -42,6 +42,8 @@ export interface OpenOptions {
   readonly pager?: Pager.PagerOptions
   /** Default: the lease file of the database. */
   readonly lease?: Layer.Layer<CoordinatorLease.CoordinatorLease>
+  /** Stands between the coordinator and the log. */
+  readonly wrapLog?: (log: CommitLog["Service"]) => CommitLog["Service"]
 }
 
 export interface Database {
@@ -66,6 +68,7 @@ export const openOn = <E>(
     const layer = Pager.layerOptions(options.pager ?? {}).pipe(
       Layer.provideMerge(CompatCoordinator.layerNoDeps),
       Layer.provideMerge(options.lease ?? CoordinatorLease.layerFile({ database })),
+      Layer.provideMerge(Layer.effect(CommitLog, Effect.map(CommitLog, options.wrapLog ?? ((log) => log)))),
       Layer.provideMerge(SqliteWal.layer({
         database,
         create: { pageSize: options.pageSize ?? pageSize },
