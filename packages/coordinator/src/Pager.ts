@@ -243,11 +243,18 @@ const make = Effect.fnUntraced(function*(options: PagerOptions) {
 
   const withTransaction: Pager["Service"]["withTransaction"] = (use, transactionOptions) => {
     const isolation = transactionOptions?.isolation ?? "snapshot"
-    const attempt = Effect.acquireUseRelease(
-      Effect.sync(() => new PagerTransaction(parts, isolation)),
-      (transaction) => Effect.flatMap(use(transaction), (value) => Effect.as(transaction.commit, value)),
-      (transaction) => transaction.rollback
-    )
+    // The transaction begins inside of what releases it, so that nothing can interrupt between the two.
+    const attempt = Effect.suspend(() => {
+      let transaction: PagerTransaction | undefined
+      return Effect.onExit(
+        Effect.suspend(() => {
+          const begun = new PagerTransaction(parts, isolation)
+          transaction = begun
+          return Effect.flatMap(use(begun), (value) => begun.commitFor(value))
+        }),
+        () => transaction === undefined ? Effect.void : transaction.release()
+      )
+    })
     // A snapshot that is taken before the other commit is visible would conflict with it again (PG-02).
     const settle = (error: Conflict | SerializationFailure) =>
       Effect.andThen(Effect.logDebug(error.message), coordinator.awaitVisible(error.conflictingSeq))

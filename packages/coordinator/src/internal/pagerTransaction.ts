@@ -55,6 +55,7 @@ export class PagerTransaction implements Transaction {
   /** Pages of the snapshot that this transaction has not cut off. Those above it are zeros to it, or its own writes. */
   private kept: number
   private isOver = false
+  private isReleased = false
 
   constructor(parts: PagerParts, isolation: Isolation) {
     const { coordinator, vfs } = parts
@@ -212,39 +213,48 @@ export class PagerTransaction implements Transaction {
   // ---------------------------------------------------------------------------------------------------------------
 
   get commit(): Effect.Effect<CommitAnswer, CommitError> {
-    return Effect.suspend(() => {
-      this.assertOpen()
-      this.isOver = true
-      const { databasePages } = this.hold.reader
-      const changesSize = this.pages !== databasePages || this.kept !== databasePages
-      return Effect.ensuring(changesSize ? Effect.andThen(this.settleSize, this.submit) : this.submit, this.release)
-    })
+    return Effect.ensuring(
+      Effect.suspend(() => this.begunCommit((answer) => answer)),
+      Effect.suspend(() => this.release)
+    )
+  }
+
+  /** Commits and answers `value`; whoever calls it releases the transaction afterwards. */
+  commitFor<A>(value: A): Effect.Effect<A, CommitError> {
+    return this.begunCommit(() => value)
   }
 
   get rollback(): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (this.isOver) return Effect.void
       this.isOver = true
-      return this.release
+      return this.release()
     })
   }
 
-  private get submit(): Effect.Effect<CommitAnswer, CommitError> {
-    return Effect.suspend(() => {
-      const { reads, writes } = this
-      // The snapshot is not read any more: a checkpoint that waits for readers does not wait for committers.
-      this.hold.endReading()
-      const commit = this.parts.coordinator.commit({
-        token: this.token,
-        snapshot: this.snapshot,
-        writes,
-        reads: reads === undefined ? undefined : Array.from(reads).filter((page) => !writes.has(page)),
-        databasePages: this.kept < this.hold.reader.databasePages ? this.pages : undefined
-      })
-      return Effect.map(commit, (answer) => {
-        if (!writes.isSpilled) this.keepCommitted(answer)
-        return answer
-      })
+  private begunCommit<A>(answerWith: (answer: CommitAnswer) => A): Effect.Effect<A, CommitError> {
+    this.assertOpen()
+    this.isOver = true
+    const { databasePages } = this.hold.reader
+    const changesSize = this.pages !== databasePages || this.kept !== databasePages
+    return changesSize
+      ? Effect.flatMap(this.settleSize, () => this.submit(answerWith))
+      : this.submit(answerWith)
+  }
+
+  private submit<A>(answerWith: (answer: CommitAnswer) => A): Effect.Effect<A, CommitError> {
+    const { reads, writes } = this
+    // The snapshot is not read any more: a checkpoint that waits for readers does not wait for committers.
+    this.hold.endReading()
+    const commit = this.parts.coordinator.commit({
+      token: this.token,
+      snapshot: this.snapshot,
+      writes,
+      reads: reads === undefined ? undefined : Array.from(reads).filter((page) => !writes.has(page)),
+      databasePages: this.kept < this.hold.reader.databasePages ? this.pages : undefined
+    })
+    return Effect.map(commit, (answer) => {
+      if (!writes.isSpilled) this.keepCommitted(answer)
+      return answerWith(answer)
     })
   }
 
@@ -284,11 +294,13 @@ export class PagerTransaction implements Transaction {
     return missing
   }
 
-  private get release(): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      this.hold.end()
-      return this.writes.close
-    })
+  /** Lets go of the snapshot and of the writes, now; the effect removes the spill file. The first call counts. */
+  release(): Effect.Effect<void> {
+    if (this.isReleased) return Effect.void
+    this.isReleased = true
+    this.isOver = true
+    this.hold.end()
+    return this.writes.close
   }
 
   private assertOpen(): void {
