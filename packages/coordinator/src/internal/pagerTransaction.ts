@@ -215,7 +215,7 @@ export class PagerTransaction implements Transaction {
   get commit(): Effect.Effect<CommitAnswer, CommitError> {
     return Effect.ensuring(
       Effect.suspend(() => this.begunCommit((answer) => answer)),
-      Effect.suspend(() => this.release)
+      Effect.suspend(() => this.release())
     )
   }
 
