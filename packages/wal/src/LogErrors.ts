@@ -114,7 +114,7 @@ export class ResetWhileBusy
 }
 
 /**
- * Somebody else is in the way for now. Nothing was changed.
+ * Somebody else is in the way at the moment. Nothing was changed.
  *
  * @category errors
  * @since 0.1.0
