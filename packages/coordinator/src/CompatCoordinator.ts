@@ -18,7 +18,7 @@
  *
  * @since 0.1.0
  */
-import { invariant } from "@tidemark/core/Invariant"
+import { invariant, InvariantViolation } from "@tidemark/core/Invariant"
 import type { CommitSeq, PageNumber, PageSize, TxnToken } from "@tidemark/core/Scalars"
 import { SchemaEpoch, toCommitSeq, toPageNumber, toTxnId, TxnEpoch } from "@tidemark/core/Scalars"
 import type { Snapshot } from "@tidemark/core/Snapshot"
@@ -328,15 +328,22 @@ class Coordinator {
   /** `changes`: of the outcomes, when this token was not among them. */
   private submit(request: CommitRequest, changes: number): Effect.Effect<CommitAnswer, CommitError> {
     return Effect.callback<CommitAnswer, CommitError>((resume) => {
-      const pages = request.writes.pagesAscending()
+      const { databasePages, token, writes } = request
+      const pages = writes.pagesAscending()
+      invariant(
+        databasePages === undefined || databasePages >= (pages.at(-1) ?? 0),
+        "a commit writes no page beyond the end that it gives the database"
+      )
       const stepBack = this.log.admit({
         length: this.log.commitBytes(pages.length),
         refuse: (ended) => resume(Exit.fail(ended)),
         enter: () => {
           // The same transaction may have been submitted again while this one waited.
-          const earlier = this.outcomes.changes === changes ? undefined : this.outcomes.find(request.token)
-          if (earlier === undefined) this.enter(request, pages, resume)
-          else resume(earlier)
+          const earlier = this.outcomes.changes === changes ? undefined : this.outcomes.find(token)
+          if (earlier !== undefined) return resume(earlier)
+          // The caller's defect alone: thrown from here it would end the log.
+          if (writes.size !== pages.length) return resume(Exit.die(changedMeanwhile))
+          this.enter(request, pages, resume)
         }
       })
       // Once the request was accepted there is nothing to step back from, and the commit finishes without its fiber.
@@ -354,7 +361,6 @@ class Coordinator {
     const highest = pages.at(-1)
     invariant(highest !== undefined, "a commit that is handed over writes at least one page")
     const size = request.databasePages ?? Math.max(this.databasePages, highest)
-    invariant(size >= highest, "a commit writes no page beyond the end that it gives the database")
     // The lease, the log or the schema may have gone while the request waited for room.
     const refusal = this.refuse(request) ?? this.validate(request, pages, size)
     if (refusal !== undefined) {
@@ -493,6 +499,8 @@ class Coordinator {
 }
 
 const page1 = toPageNumber(1)
+
+const changedMeanwhile = new InvariantViolation("a write set stays as it is until its commit is answered")
 
 /** Both of two conflicts as one: all pages, the higher sequence. */
 const joined = (

@@ -330,6 +330,45 @@ describe("CompatCoordinator: poison and closing", () => {
       assert.strictEqual(log.commits.length, 2)
     }))
 
+  it.effect("CO-05 what failed leaves no trace in what is remembered: a log that lived on would take the pages", () =>
+    Effect.gen(function*() {
+      const log = new RecordingLog()
+      const opened = yield* openRecording(log)
+      const request = yield* makeRequest(opened, [2, 101])
+      yield* forkNow(Effect.exit(commitPages(opened, [2, 4])))
+      yield* forkNow(Effect.exit(commitPages(opened, [3], { databasePages: 50 })))
+      log.poison()
+      log.ended = undefined
+      const commit = yield* forkNow(opened.coordinator.commit(request))
+      assert.strictEqual(log.commits.length, 3)
+      log.complete()
+      yield* Fiber.join(commit)
+    }))
+
+  it.effect("CO-05 a request that breaks its contract is a defect of its caller, also when it waits, and of nobody else", () =>
+    Effect.gen(function*() {
+      const disk = makeDisk()
+      const database = yield* openMemory(disk, { wal: { groupCommit: { maxQueuedBytes: 1000 } } })
+      yield* grow(database, 10)
+      const hold = disk.hold({ operation: "write", path: walPath })
+      const first = yield* forkNow(commitPages(database, [2, 3]))
+      yield* hold.reached
+      const cutShort = yield* makeRequest(database, [4, 9], { databasePages: 8 })
+      const changing = yield* makeRequest(database, [5, 6])
+      const innocent = yield* forkNow(commitPages(database, [7, 8]))
+      const culprits = [
+        yield* forkNow(outcomeOf(database.coordinator.commit(cutShort))),
+        yield* forkNow(outcomeOf(database.coordinator.commit(changing)))
+      ]
+      yield* changing.writes.clear
+      assert.isTrue(isWaiting(innocent))
+      yield* hold.release
+      assert.deepStrictEqual(yield* Effect.forEach(culprits, Fiber.join), ["defect", "defect"])
+      yield* Fiber.join(first)
+      yield* Fiber.join(innocent)
+      yield* commitPages(database, [4, 5])
+    }))
+
   it.effect("CO-05 a commit that failed with the log stays undecided", () =>
     Effect.gen(function*() {
       const log = new RecordingLog()
