@@ -162,6 +162,33 @@ describe("Pager: transactions", () => {
       assert.strictEqual(published(database), toCommitSeq(database.tip + 1n))
     }))
 
+  it.effect("PG-01 a rollback, or the end of the scope, while the commit is on its way does not disturb it", () =>
+    Effect.gen(function*() {
+      const database = yield* open10({ wal: { groupCommit: { maxQueuedBytes: 600 } } })
+      const hold = database.disk.hold({ operation: "write", path: walPath })
+      const first = yield* forkNow(database.pager.withTransaction((tx) => tx.write(page(2), filled(2))))
+      yield* hold.reached
+      // These wait for room.
+      const [second, third] = yield* Effect.scoped(Effect.gen(function*() {
+        const rolledBack = yield* database.pager.begin()
+        const left = yield* database.pager.begin()
+        yield* rolledBack.write(page(3), filled(3))
+        yield* left.write(page(4), filled(4))
+        const commits = [
+          yield* Effect.forkDetach(rolledBack.commit, { startImmediately: true }),
+          yield* Effect.forkDetach(left.commit, { startImmediately: true })
+        ] as const
+        yield* rolledBack.rollback
+        return commits
+      }))
+      assert.deepStrictEqual([isWaiting(second), isWaiting(third)], [true, true])
+      yield* hold.release
+      yield* Fiber.join(first)
+      yield* Fiber.join(second)
+      yield* Fiber.join(third)
+      for (const number of [2, 3, 4]) assert.strictEqual(valueOf(yield* readNow(database, number)), number)
+    }))
+
   it.effect("a transaction that was refused is over", () =>
     Effect.gen(function*() {
       const database = yield* open10()

@@ -63,6 +63,20 @@ describe("ResizeHistory", () => {
     assert.deepInclude(sizes.validate(pages(8), seq(0), false), { conflictingSeq: seq(19_999) })
   })
 
+  it("CO-14 what no open snapshot can meet is forgotten", () => {
+    const sizes = new ResizeHistory()
+    for (const [at, kept] of [[1, 10], [2, 20], [3, 30]] as const) {
+      sizes.record(seq(2 * at), 100, kept)
+      sizes.record(seq(2 * at + 1), kept, 100)
+    }
+    assert.strictEqual(sizes.size, 3)
+    sizes.forget(seq(4))
+    assert.strictEqual(sizes.size, 1)
+    assert.deepInclude(sizes.validate(pages(15, 35), seq(4), false), { conflictingSeq: seq(6), pages: pages(35) })
+    sizes.forget(seq(7))
+    assert.strictEqual(sizes.size, 0)
+  })
+
   it("PG-11 CO-14 agrees with the list of all sizes", () => {
     const step = fc.record({ size: fc.integer({ min: 1, max: 12 }), forget: fc.boolean() })
     const question = fc.record({

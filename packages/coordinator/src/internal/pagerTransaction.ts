@@ -226,7 +226,8 @@ export class PagerTransaction implements Transaction {
 
   get rollback(): Effect.Effect<void> {
     return Effect.suspend(() => {
-      this.isOver = true
+      // A commit that is on its way lets go by itself.
+      if (this.isOver) return Effect.void
       return this.release()
     })
   }
