@@ -27,3 +27,35 @@ export class LogCorrupt extends TidemarkError("LogCorrupt", { isRetryable: false
       "look at the log with `tidemark verify` and restore the file from a copy"
   }
 }
+
+/**
+ * The position was truncated away (LOG-09). What is kept starts at `firstKept`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class LsnTruncated extends TidemarkError("LsnTruncated", { isRetryable: false, sqliteCode: SqliteCode.misuse })<{
+  readonly log: string
+  readonly lsn: Lsn
+  readonly firstKept: Lsn
+}> {
+  override get message() {
+    return `position ${this.lsn} of ${this.log} was truncated away; the log begins at ${this.firstKept}`
+  }
+}
+
+/**
+ * The position is none at which a record could be read: it lies inside of one (LOG-09), or nothing but marks of the log
+ * itself stands there.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class LsnNotAFrame extends TidemarkError("LsnNotAFrame", { isRetryable: false, sqliteCode: SqliteCode.misuse })<{
+  readonly log: string
+  readonly lsn: Lsn
+}> {
+  override get message() {
+    return `no record of ${this.log} starts at position ${this.lsn}; nothing was read`
+  }
+}
