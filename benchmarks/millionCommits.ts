@@ -16,7 +16,8 @@ import { temporaryDirectory, wholeNumber } from "./support/options.ts"
 import { collectGarbage } from "./support/rounds.ts"
 import { makeRowPages, pageBytes, verifyRowPages } from "./support/rowPages.ts"
 import { figure, table } from "./support/table.ts"
-import { engine, throughPager, writeInLoop } from "./support/tidemark.ts"
+import { engine, throughPager } from "./support/tidemark.ts"
+import { writeInFibers } from "./support/writers.ts"
 
 const { values } = parseArgs({
   options: {
@@ -112,7 +113,7 @@ const cellsOf = (sample: Sample) => [
 
 const sampleEvery = Math.floor(commits / samplesWanted)
 await runtime.runPromise(
-  writeInLoop(
+  writeInFibers(
     {
       goesOn: () => begun < commits && ++begun > 0,
       ended: () => {

@@ -1,7 +1,7 @@
-/** The options that the benchmarks share, from the command line. */
+/** The options of `commit.ts`, from the command line, and what the programs share to read theirs. */
 import * as NodeFs from "node:fs"
 import * as NodePath from "node:path"
-import { parseArgs } from "node:util"
+import { parseArgs, type ParseArgsConfig } from "node:util"
 
 export interface BenchmarkOptions {
   readonly writers: ReadonlyArray<number>
@@ -28,7 +28,7 @@ const usage = `options:
   --json                    one JSON document instead of tables`
 
 /** A number of at least `least`; ends the process with exit code 2 when it is none. */
-const number = (name: string, text: string, least: number): number => {
+export const number = (name: string, text: string, least: number): number => {
   const value = Number(text)
   return text.trim() !== "" && value >= least && value < Infinity
     ? value
@@ -41,7 +41,8 @@ export const wholeNumber = (name: string, text: string, least: number): number =
     ? Number(text)
     : refuse(`--${name} is a whole number of at least ${least}, not "${text}"`)
 
-const refuse = (sentence: string): never => {
+/** Ends the program, which was asked for something that there is not. */
+export const refuse = (sentence: string): never => {
   console.error(sentence)
   process.exit(2)
 }
@@ -72,21 +73,25 @@ export const parseOptions = (): BenchmarkOptions => {
   }
 }
 
-const readArguments = () => {
+const readArguments = () =>
+  parseArguments(usage, {
+    options: {
+      writers: { type: "string", default: "1,8,64,256" },
+      rounds: { type: "string", default: "5" },
+      seconds: { type: "string", default: "1" },
+      "warm-up": { type: "string", default: "0.3" },
+      only: { type: "string" },
+      "checkpoint-frames": { type: "string", default: "1000" },
+      directory: { type: "string" },
+      json: { type: "boolean", default: false },
+      help: { type: "boolean", default: false }
+    }
+  })
+
+/** The arguments of the program; ends it, with its usage, when there is one that it does not know. */
+export const parseArguments = <Config extends ParseArgsConfig>(usage: string, config: Config) => {
   try {
-    return parseArgs({
-      options: {
-        writers: { type: "string", default: "1,8,64,256" },
-        rounds: { type: "string", default: "5" },
-        seconds: { type: "string", default: "1" },
-        "warm-up": { type: "string", default: "0.3" },
-        only: { type: "string" },
-        "checkpoint-frames": { type: "string", default: "1000" },
-        directory: { type: "string" },
-        json: { type: "boolean", default: false },
-        help: { type: "boolean", default: false }
-      }
-    })
+    return parseArgs(config)
   } catch (cause) {
     return refuse(`${cause instanceof Error ? cause.message : String(cause)}\n\n${usage}`)
   }

@@ -7,11 +7,11 @@
  * is fast, others in the thread pool. One batch after the other: nobody is woken while the next one is written. Where
  * Tidemark would start its log over, this begins again at the front, and nothing is ever copied anywhere.
  */
-import { defaults as vfsDefaults } from "@tidemark/platform/NodeVfs"
 import { defaults as walDefaults } from "@tidemark/wal/SqliteWal"
 import * as NodeFs from "node:fs"
 import * as NodePath from "node:path"
 import { promisify } from "node:util"
+import { makeWriteAndSync } from "./plainWrite.ts"
 import type { Contestant } from "./rounds.ts"
 import { pageBytes } from "./rowPages.ts"
 
@@ -20,8 +20,6 @@ const frameBytes = frameHeaderBytes + pageBytes
 const fileBytes = walDefaults.restartFrames * frameBytes
 const zeros = new Uint8Array(walDefaults.preallocateBytes)
 
-const write = promisify<number, ReadonlyArray<NodeJS.ArrayBufferView>, number, number>(NodeFs.writev)
-const sync = promisify(NodeFs.fdatasync)
 const nextTurn = promisify<void>((done) => setImmediate(() => done(null)))
 
 const makeLog = (descriptor: number) => {
@@ -31,7 +29,6 @@ const makeLog = (descriptor: number) => {
   let used = 0
   let position = 0
   let preparedEnd = 0
-  let recentMicros = Number.NaN
   let wakeLeader: (() => void) | undefined
   let isOver = false
 
@@ -50,20 +47,9 @@ const makeLog = (descriptor: number) => {
       wakeLeader = undefined
     })
 
-  const writeAndSync = async (buffers: ReadonlyArray<Uint8Array>, bytes: number, at: number) => {
-    const started = performance.now()
-    const isSmall = bytes <= vfsDefaults.inlineSyncMaxBytes
-    const isOnThread = isSmall && recentMicros < vfsDefaults.inlineSyncMaxMicros
-    if (isOnThread) {
-      NodeFs.writevSync(descriptor, buffers, at)
-      NodeFs.fdatasyncSync(descriptor)
-    } else {
-      await write(descriptor, buffers, at)
-      await sync(descriptor)
-    }
-    const micros = (performance.now() - started) * 1000
-    if (isSmall) recentMicros = Number.isNaN(recentMicros) ? micros : recentMicros + (micros - recentMicros) / 4
-    if (isOnThread) await nextTurn()
+  const writeAndSync = makeWriteAndSync()
+  const writeBatch = async (buffers: ReadonlyArray<Uint8Array>, bytes: number, at: number) => {
+    await (writeAndSync(descriptor, buffers, bytes, at) ?? nextTurn())
   }
 
   const lead = async () => {
@@ -84,10 +70,10 @@ const makeLog = (descriptor: number) => {
       used = 0
       if (position + length > fileBytes) position = 0
       const bytes = buffer.subarray(0, length)
-      if (position + length <= preparedEnd) await writeAndSync([bytes], length, position)
+      if (position + length <= preparedEnd) await writeBatch([bytes], length, position)
       else {
         preparedEnd = position + length + zeros.length
-        await writeAndSync([bytes, zeros], length + zeros.length, position)
+        await writeBatch([bytes, zeros], length + zeros.length, position)
       }
       position += length
       for (const done of batch) done()

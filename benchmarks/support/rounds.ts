@@ -2,8 +2,8 @@
  * Alternating rounds: the only comparison that survives a machine whose speed drifts.
  *
  * In each round every contestant is set up in an empty directory, warmed up there and measured, one after the other, in
- * an order that turns round from round to round. Figures are compared within their round only; what is reported is the
- * median of the rounds' ratios, with the smallest and the largest.
+ * an order that turns round from round to round (and may begin with another one each time). Figures are compared within
+ * their round only; what is reported is the median of the rounds' ratios, with the smallest and the largest.
  */
 import * as NodeFs from "node:fs"
 import * as NodePath from "node:path"
@@ -40,6 +40,8 @@ export interface RoundsOptions {
   readonly seconds: number
   /** Length of the slice before it, which is not. */
   readonly warmUpSeconds: number
+  /** Whether each round begins one contestant later than the round before, so that nobody always comes first or last. */
+  readonly rotates?: boolean
   /** Under which every setup gets a directory of its own. */
   readonly directory: string
 }
@@ -59,7 +61,9 @@ export const runRounds = async (options: RoundsOptions): Promise<Results> => {
   const { contestants, rounds, seconds, warmUpSeconds, writers } = options
   const results = new Map<string, Array<Measurement>>(contestants.map(({ name }) => [name, []]))
   for (let round = 0; round < rounds; round++) {
-    for (const contestant of round % 2 === 0 ? contestants : contestants.toReversed()) {
+    const first = options.rotates === true ? round % contestants.length : 0
+    const order = [...contestants.slice(first), ...contestants.slice(0, first)]
+    for (const contestant of round % 2 === 0 ? order : order.reverse()) {
       const directory = NodeFs.mkdtempSync(NodePath.join(options.directory, "round-"))
       try {
         const session = await contestant.open({ directory, writers })

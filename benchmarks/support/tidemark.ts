@@ -11,9 +11,9 @@ import * as Layer from "effect/Layer"
 import * as ManagedRuntime from "effect/ManagedRuntime"
 import * as References from "effect/References"
 import * as NodePath from "node:path"
-import type { Loop } from "./ClosedLoop.ts"
 import type { Contestant } from "./rounds.ts"
 import { makeRowPages, type RowPage, verifyRowPages } from "./rowPages.ts"
+import { writeInFibers } from "./writers.ts"
 
 /** The engine with everything that it stands on. Standard output belongs to the results. */
 export const engine = (options: SqliteWal.SqliteWalOptions) =>
@@ -28,22 +28,6 @@ type Services = Layer.Success<ReturnType<typeof engine>>
 
 /** One commit of a row's page. */
 export type Commit<R, E> = (row: RowPage) => Effect.Effect<unknown, E, R>
-
-/** All writers in a closed loop, one fiber each. */
-export const writeInLoop = <R, E>(loop: Loop, rows: ReadonlyArray<RowPage>, commit: Commit<R, E>) =>
-  Effect.all(
-    rows.map((row, writer) =>
-      Effect.whileLoop({
-        while: loop.goesOn,
-        body: () => {
-          row.count()
-          return commit(row)
-        },
-        step: () => loop.ended(writer)
-      })
-    ),
-    { concurrency: "unbounded", discard: true }
-  )
 
 /** A transaction of the pager that writes one page: what an application does. */
 export const throughPager = Effect.map(
@@ -82,7 +66,7 @@ const contestant = <E>(
     const runtime = ManagedRuntime.make(engine({ database, autoCheckpointFrames: checkpointFrames }))
     const commit = await runtime.runPromise(makeCommit)
     return {
-      run: (loop) => runtime.runPromise(writeInLoop(loop, rows, commit)),
+      run: (loop) => runtime.runPromise(writeInFibers(loop, rows, commit)),
       close: async () => {
         await runtime.dispose()
         verifyRowPages(database, rows)
