@@ -21,6 +21,7 @@ import { Lsn, toLsn } from "@tidemark/core/Scalars"
 import { crc32c } from "@tidemark/platform/Checksum"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import { firstNonZero } from "./internal/zeros.ts"
 
 /**
  * Bytes of the header of a segment. The first frame stands behind it.
@@ -448,10 +449,8 @@ export const decodeFrame = (
   const value = view.getUint32(offset + headOffsets.value, true)
   const word = view.getUint32(offset + headOffsets.word, true)
   const bodyBytes = word === headWords.record ? value : word === headWords.pad ? 0 : commitFrameBytes - frameHeadBytes
-  for (let at = offset + frameHeadBytes + bodyBytes; at < offset + frameBytes; at++) {
-    const found = view.getUint8(at)
-    if (found !== 0) return frameIssue("NotZero", "padding", at, `${found}`, "0")
-  }
+  const nonZero = firstNonZero(view, offset + frameHeadBytes + bodyBytes, offset + frameBytes)
+  if (nonZero >= 0) return frameIssue("NotZero", "padding", nonZero, `${view.getUint8(nonZero)}`, "0")
   switch (word) {
     case headWords.record: {
       const start = offset + frameHeadBytes
