@@ -22,15 +22,23 @@
  * @since 0.1.0
  */
 import type { Lsn } from "@tidemark/core/Scalars"
-import type { FileLockUnavailable } from "@tidemark/platform/FileLock"
+import type { FileLock, FileLockUnavailable } from "@tidemark/platform/FileLock"
+import type { ProcessLiveness } from "@tidemark/platform/ProcessLiveness"
+import type { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
+import * as Config from "effect/Config"
 import * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { LogCorrupt, LsnNotAFrame, LsnTruncated } from "./AppendLogErrors.ts"
+import { maxPayloadBytes } from "./AppendLogFormat.ts"
 import type { CommitMode, GroupCommitOptions, LogEnded } from "./GroupCommit.ts"
 import * as GroupCommit from "./GroupCommit.ts"
+import { openLog } from "./internal/appendLogOpen.ts"
 import type { EmptyRecord, LogLocked, LsnNotReserved, RecordTooLarge } from "./LogErrors.ts"
 
 /**
@@ -223,6 +231,9 @@ export class AppendLog extends Context.Service<AppendLog, {
 
   readonly watermarks: () => LogWatermarks
 
+  /** Why the log takes nothing any more, or `undefined` while it lives. */
+  readonly ended: () => LogEnded | undefined
+
   /**
    * The watermarks as they are, and again whenever the log has been written, synced or truncated since. A consumer that
    * is slow sees the newest and holds nothing back. Fails when the log ends.
@@ -258,4 +269,58 @@ export class AppendLog extends Context.Service<AppendLog, {
    * reservations are waited for: not to be called by a fiber that holds one.
    */
   readonly rotate: Effect.Effect<void, LogEnded>
-}>()("@tidemark/wal/AppendLog") {}
+}>()("@tidemark/wal/AppendLog") {
+  /**
+   * Opens a log until the scope closes: for adapters, and for logs that come and go (see `AppendLogMap`).
+   */
+  static readonly open = (
+    options: AppendLogOptions
+  ): Effect.Effect<AppendLog["Service"], OpenError, Vfs | FileLock | ProcessLiveness | Scope.Scope> =>
+    openLog({
+      ...options,
+      segmentBytes: options.segmentBytes ?? defaults.segmentBytes,
+      maxRecordBytes: options.maxRecordBytes ?? defaults.maxRecordBytes
+    })
+
+  /** Opens a log as a service. */
+  static readonly layer = (
+    options: AppendLogOptions
+  ): Layer.Layer<AppendLog, OpenError, Vfs | FileLock | ProcessLiveness> => Layer.effect(AppendLog, this.open(options))
+
+  /**
+   * {@link layer} with options from the configuration: `TIDEMARK_LOG_DIRECTORY`, `TIDEMARK_LOG_SEGMENT_BYTES`,
+   * `TIDEMARK_LOG_MAX_RECORD_BYTES`, `TIDEMARK_LOG_MAX_BATCH_BYTES`, `TIDEMARK_LOG_MAX_QUEUED_BYTES`,
+   * `TIDEMARK_LOG_COMMIT_DELAY`, `TIDEMARK_LOG_COMMIT_SIBLINGS`.
+   */
+  static readonly layerConfig: Layer.Layer<
+    AppendLog,
+    OpenError | Config.ConfigError,
+    Vfs | FileLock | ProcessLiveness
+  > = Layer.unwrap(Effect.gen(function*() {
+    const integer = (name: string, minimum: number, maximum: number, byDefault: number) =>
+      Config.schema(Schema.Int.check(Schema.isBetween({ minimum, maximum })), name).pipe(Config.withDefault(byDefault))
+    const bytes = (name: string, byDefault: number) => integer(name, 1, Number.MAX_SAFE_INTEGER, byDefault)
+    return AppendLog.layer({
+      directory: yield* Config.String("TIDEMARK_LOG_DIRECTORY"),
+      segmentBytes: yield* integer(
+        "TIDEMARK_LOG_SEGMENT_BYTES",
+        minSegmentBytes,
+        Number.MAX_SAFE_INTEGER,
+        defaults.segmentBytes
+      ),
+      maxRecordBytes: yield* integer("TIDEMARK_LOG_MAX_RECORD_BYTES", 1, maxPayloadBytes, defaults.maxRecordBytes),
+      maxBatchBytes: yield* bytes("TIDEMARK_LOG_MAX_BATCH_BYTES", GroupCommit.defaults.maxBatchBytes),
+      maxQueuedBytes: yield* bytes("TIDEMARK_LOG_MAX_QUEUED_BYTES", GroupCommit.defaults.maxQueuedBytes),
+      commitDelay: yield* Config.Duration("TIDEMARK_LOG_COMMIT_DELAY").pipe(Config.withDefault(Duration.zero)),
+      commitSiblings: yield* integer(
+        "TIDEMARK_LOG_COMMIT_SIBLINGS",
+        0,
+        Number.MAX_SAFE_INTEGER,
+        GroupCommit.defaults.commitSiblings
+      )
+    })
+  }))
+}
+
+/** A header and a frame. */
+const minSegmentBytes = 128

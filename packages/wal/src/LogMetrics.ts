@@ -44,3 +44,20 @@ export const commits = Metric.counter("tidemark_wal_commits_total", {
   description: "Hand-overs that were written",
   incremental: true
 })
+
+/** @since 0.1.0 */
+export const segments = Metric.gauge("tidemark_wal_log_segments", {
+  description: "Segment files that an append log keeps"
+})
+
+/** @since 0.1.0 */
+export const rotations = Metric.counter("tidemark_wal_log_rotations_total", {
+  description: "Segments that an append log has begun behind another one",
+  incremental: true
+})
+
+/** @since 0.1.0 */
+export const unpreparedRotations = Metric.counter("tidemark_wal_log_unprepared_rotations_total", {
+  description: "Rotations that came before the next segment was filled with zeros",
+  incremental: true
+})

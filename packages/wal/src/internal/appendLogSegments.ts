@@ -1,0 +1,259 @@
+/**
+ * The segment files of an open log: which are kept, which one is written, how the next one begins.
+ *
+ * Invariants
+ * 1. Only the leader of the group commit writes, or somebody whom a quiesce has put in its place: one at a time.
+ * 2. A segment has its name, durably, before the first frame is written into it; and everything before it is durable
+ *    before it has its name (LOG-07). So a log in which any but the last segment is bad was damaged, not cut off.
+ * 3. `list` holds the kept segments, ascending, without a gap, never empty. A segment leaves it before its file is
+ *    removed, from the front.
+ * 4. The file that is written holds zeros behind the last frame, as far as `preparedEnd`; behind that it ends.
+ */
+import { invariant } from "@tidemark/core/Invariant"
+import type { Lsn } from "@tidemark/core/Scalars"
+import { toLsn } from "@tidemark/core/Scalars"
+import type { Vfs, VfsFile } from "@tidemark/platform/Vfs"
+import type { VfsError } from "@tidemark/platform/VfsError"
+import * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import { encodeSegmentHeader, offsetOf, segmentFileName, segmentHeaderBytes } from "../AppendLogFormat.ts"
+import * as LogMetrics from "../LogMetrics.ts"
+import { SegmentPreparer, zeroChunk } from "./appendLogPreparer.ts"
+
+/** @internal */
+export interface Segment {
+  readonly index: bigint
+  readonly startLsn: Lsn
+  readonly path: string
+}
+
+interface OpenSegment {
+  readonly segment: Segment
+  readonly file: VfsFile
+  readonly scope: Scope.Closeable
+  preparedEnd: number
+}
+
+/** @internal */
+export interface SegmentsOptions {
+  readonly vfs: Vfs["Service"]
+  readonly directory: string
+  readonly logId: Uint8Array
+  readonly segmentBytes: number
+  /** In which files are opened. It closes behind the group commit. */
+  readonly scope: Scope.Scope
+  /** For metrics. */
+  readonly context: Context.Context<never>
+}
+
+const inBackground = { background: true } as const
+const inForeground = { background: false } as const
+
+/** @internal */
+export class AppendLogSegments {
+  readonly list: Array<Segment> = []
+  private readonly options: SegmentsOptions
+  private readonly preparer: SegmentPreparer
+  private current: OpenSegment | undefined
+  /** When the file is written up to here, the next segment is prepared. */
+  private prepareFrom = 0
+
+  constructor(options: SegmentsOptions) {
+    this.options = options
+    this.preparer = new SegmentPreparer(options.vfs, options.directory, options.segmentBytes, options.scope)
+  }
+
+  get firstKept(): Lsn {
+    const first = this.list[0]
+    invariant(first !== undefined, "an open log has a segment")
+    return first.startLsn
+  }
+
+  /** The segment that is written. */
+  get last(): Segment {
+    const last = this.list.at(-1)
+    invariant(last !== undefined, "an open log has a segment")
+    return last
+  }
+
+  /** The kept segment that holds `lsn`, and where it ends if it is not the last. */
+  find(lsn: number): { readonly segment: Segment; readonly end: Lsn | undefined } | undefined {
+    let low = 0
+    let high = this.list.length
+    while (low < high) {
+      const middle = (low + high) >> 1
+      const segment = this.list[middle]
+      if (segment !== undefined && segment.startLsn <= lsn) low = middle + 1
+      else high = middle
+    }
+    const segment = this.list[low - 1]
+    return segment === undefined ? undefined : { segment, end: this.list[low]?.startLsn }
+  }
+
+  /** Makes the first segment of a new log. */
+  readonly createFirst: Effect.Effect<void, VfsError> = Effect.suspend(() => Effect.asVoid(this.begin(0n, toLsn(0))))
+
+  /** Goes on in the last of the segments that recovery found. */
+  resume(segments: ReadonlyArray<Segment>): Effect.Effect<void, VfsError> {
+    return Effect.gen({ self: this }, function*() {
+      const last = segments.at(-1)
+      invariant(last !== undefined, "a log that is not new has a segment")
+      const opened = yield* this.openFile(last.path)
+      this.list.push(...segments)
+      this.continueIn({ segment: last, ...opened, preparedEnd: yield* opened.file.size })
+    })
+  }
+
+  // ---------------------------------------------------------------------------------------------------------------
+  // Writing: the calls of the sink
+  // ---------------------------------------------------------------------------------------------------------------
+
+  write(buffers: ReadonlyArray<Uint8Array>, lsn: Lsn): Effect.Effect<void, VfsError> {
+    const current = this.open()
+    const offset = offsetOf(lsn, current.segment.startLsn)
+    if (this.isReady(current, offset, buffers)) return current.file.write(buffers, offset)
+    return Effect.flatMap(this.makeReady(buffers, lsn), ({ all, at, file }) => file.write(all, at))
+  }
+
+  writeAndSync(buffers: ReadonlyArray<Uint8Array>, lsn: Lsn, background: boolean): Effect.Effect<void, VfsError> {
+    const current = this.open()
+    const offset = offsetOf(lsn, current.segment.startLsn)
+    const how = background ? inBackground : inForeground
+    if (this.isReady(current, offset, buffers)) return current.file.writeAndSyncData(buffers, offset, how)
+    return Effect.flatMap(this.makeReady(buffers, lsn), ({ all, at, file }) => file.writeAndSyncData(all, at, how))
+  }
+
+  readonly sync: Effect.Effect<void, VfsError> = Effect.suspend(() => this.open().file.syncData)
+
+  /** Whether there is nothing to do but write. */
+  private isReady(current: OpenSegment, offset: number, buffers: ReadonlyArray<Uint8Array>): boolean {
+    const end = offset + byteLength(buffers)
+    return offset < this.options.segmentBytes && end <= current.preparedEnd && end < this.prepareFrom
+  }
+
+  private makeReady(buffers: ReadonlyArray<Uint8Array>, lsn: Lsn) {
+    return Effect.gen({ self: this }, function*() {
+      const { segmentBytes } = this.options
+      if (offsetOf(lsn, this.open().segment.startLsn) >= segmentBytes) yield* this.rotate(lsn)
+      const current = this.open()
+      const at = offsetOf(lsn, current.segment.startLsn)
+      const end = at + byteLength(buffers)
+      if (end >= this.prepareFrom) {
+        this.prepareFrom = Infinity
+        yield* this.preparer.start(current.segment.index + 1n)
+      }
+      return { all: this.withZerosAhead(current, buffers, end), at, file: current.file }
+    })
+  }
+
+  /**
+   * A segment that was not prepared is filled with zeros ahead of its frames in the same write, a chunk at a time: so
+   * zeros and frames cannot race for the same bytes.
+   */
+  private withZerosAhead(
+    current: OpenSegment,
+    buffers: ReadonlyArray<Uint8Array>,
+    end: number
+  ): ReadonlyArray<Uint8Array> {
+    if (end <= current.preparedEnd) return buffers
+    const zeroBytes = Math.max(0, Math.min(zeroChunk.length, this.options.segmentBytes - end))
+    current.preparedEnd = end + zeroBytes
+    return zeroBytes === 0 ? buffers : [...buffers, zeroChunk.subarray(0, zeroBytes)]
+  }
+
+  // ---------------------------------------------------------------------------------------------------------------
+  // Rotating
+  // ---------------------------------------------------------------------------------------------------------------
+
+  /**
+   * Begins the segment that starts at `lsn`, where the one before it ends. A failure leaves the log unable to go on:
+   * the caller poisons it.
+   */
+  rotate(lsn: Lsn): Effect.Effect<void, VfsError> {
+    return Effect.uninterruptible(Effect.gen({ self: this }, function*() {
+      const before = this.open()
+      invariant(before.segment.startLsn < lsn, "a segment that is followed by another one is not empty")
+      // Also what was only written: behind a later segment recovery takes nothing for a torn tail.
+      yield* before.file.syncData
+      const { wasPrepared } = yield* this.begin(before.segment.index + 1n, lsn)
+      yield* Scope.close(before.scope, Exit.void)
+      LogMetrics.rotations.updateUnsafe(1, this.options.context)
+      if (!wasPrepared) LogMetrics.unpreparedRotations.updateUnsafe(1, this.options.context)
+    }))
+  }
+
+  private begin(index: bigint, startLsn: Lsn) {
+    return Effect.uninterruptible(Effect.gen({ self: this }, function*() {
+      const { directory, logId, vfs } = this.options
+      const { isComplete, segment: prepared } = yield* this.preparer.take(index)
+      const createdUnixNanos = yield* Clock.currentTimeNanos
+      const header = encodeSegmentHeader({ logId, startLsn, segmentIndex: index, createdUnixNanos })
+      const path = `${directory}/${segmentFileName(startLsn)}`
+      yield* prepared.file.write([header], 0)
+      yield* prepared.file.syncFull
+      yield* vfs.rename(prepared.path, path)
+      yield* vfs.syncDirectory(directory)
+      yield* Scope.close(prepared.scope, Exit.void)
+      // Under its own name, which errors then tell.
+      const opened = yield* this.openFile(path)
+      const segment = { index, startLsn, path }
+      this.list.push(segment)
+      this.continueIn({ segment, ...opened, preparedEnd: Math.max(prepared.filledBytes, segmentHeaderBytes) })
+      return { wasPrepared: isComplete }
+    }))
+  }
+
+  private continueIn(current: OpenSegment): void {
+    this.current = current
+    this.prepareFrom = this.options.segmentBytes / 2
+    LogMetrics.segments.updateUnsafe(this.list.length, this.options.context)
+  }
+
+  private open(): OpenSegment {
+    invariant(this.current !== undefined, "a log is written when it was opened")
+    return this.current
+  }
+
+  private openFile(path: string) {
+    return Effect.suspend(() => {
+      const scope = Scope.forkUnsafe(this.options.scope)
+      return this.options.vfs.open(path, { access: "readWrite" }).pipe(
+        Scope.provide(scope),
+        Effect.map((file) => ({ file, scope })),
+        Effect.onError(() => Scope.close(scope, Exit.void))
+      )
+    })
+  }
+
+  // ---------------------------------------------------------------------------------------------------------------
+  // Letting go
+  // ---------------------------------------------------------------------------------------------------------------
+
+  /** Takes the first segment out of the log, if it ends at or before `limit` and is not the one that is written. */
+  retireFirst(limit: Lsn): Segment | undefined {
+    const [first, second] = this.list
+    if (first === undefined || second === undefined || second.startLsn > limit) return undefined
+    this.list.shift()
+    LogMetrics.segments.updateUnsafe(this.list.length, this.options.context)
+    return first
+  }
+
+  /** The log is poisoned: nothing in its directory is written any more. */
+  stopPreparing(): void {
+    this.preparer.stop()
+  }
+
+  /** Removes what was prepared for nothing. */
+  get discardPrepared(): Effect.Effect<void> {
+    return this.preparer.discard
+  }
+}
+
+const byteLength = (buffers: ReadonlyArray<Uint8Array>): number => {
+  let bytes = 0
+  for (const buffer of buffers) bytes += buffer.length
+  return bytes
+}

@@ -1,0 +1,97 @@
+/**
+ * Letting go of the front of a log, and beginning a new segment when asked to (LOG-08).
+ *
+ * Segments are removed from the front, one after another, each removal durable before the next: whatever a crash keeps
+ * of that, what is left is a log without a gap. Before its file goes a segment has left the list, so that no reader
+ * begins to read it.
+ */
+import type { Lsn } from "@tidemark/core/Scalars"
+import { toLsn } from "@tidemark/core/Scalars"
+import type { Vfs } from "@tidemark/platform/Vfs"
+import type { VfsError } from "@tidemark/platform/VfsError"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Semaphore from "effect/Semaphore"
+import type { AppendLog } from "../AppendLog.ts"
+import { commitFrameBytes } from "../AppendLogFormat.ts"
+import type { GroupCommit, LogEnded } from "../GroupCommit.ts"
+import { LsnNotReserved } from "../LogErrors.ts"
+import type { AppendLogSegments, Segment } from "./appendLogSegments.ts"
+import type { AppendLogWriter } from "./appendLogWriter.ts"
+
+/** @internal */
+export interface TruncationParts {
+  readonly vfs: Vfs["Service"]
+  readonly directory: string
+  readonly engine: GroupCommit
+  readonly segments: AppendLogSegments
+  readonly writer: AppendLogWriter
+  /** Called when the log begins somewhere else. */
+  readonly onTruncated: () => void
+}
+
+/** @internal */
+export const makeTruncation = (
+  { directory, engine, onTruncated, segments, vfs, writer }: TruncationParts
+): Pick<AppendLog["Service"], "truncateBefore" | "rotate"> => {
+  const oneAtATime = Semaphore.makeUnsafe(1)
+  /** Segments that are out of the log and whose files are still there. */
+  const retired: Array<Segment> = []
+
+  /** What fails here leaves the disk in a state that only recovery can tell: the log takes nothing any more. */
+  const orPoison = <A>(effect: Effect.Effect<A, VfsError>): Effect.Effect<A, LogEnded> =>
+    Effect.catch(effect, (error) =>
+      Effect.suspend(() => {
+        engine.poison(Cause.fail(error))
+        return failEnded
+      }))
+
+  const failEnded: Effect.Effect<never, LogEnded> = Effect.suspend(() => {
+    const ended = engine.ended()
+    return ended === undefined ? Effect.die(new Error("a poisoned log has ended")) : Effect.fail(ended)
+  })
+
+  const failWhenEnded: Effect.Effect<void, LogEnded> = Effect.suspend(() => {
+    const ended = engine.ended()
+    return ended === undefined ? Effect.void : Effect.fail(ended)
+  })
+
+  /** Begins a segment where the log ends, while nobody else writes. Answers where it starts, if it was still wanted. */
+  const rotateWhen = (isWanted: () => boolean): Effect.Effect<Lsn | undefined, LogEnded> =>
+    engine.quiesce(Effect.suspend((): Effect.Effect<Lsn | undefined, LogEnded> => {
+      if (!isWanted()) return Effect.undefined
+      const { reserved } = engine.watermarks()
+      const isEmpty = segments.last.startLsn === reserved
+      return Effect.as(isEmpty ? Effect.void : orPoison(segments.rotate(reserved)), reserved)
+    }))
+
+  const removeRetired: Effect.Effect<void, LogEnded | VfsError> = Effect.gen(function*() {
+    for (let segment = retired[0]; segment !== undefined; segment = retired[0]) {
+      yield* Effect.catchIf(vfs.remove(segment.path), (error) => error.code === "ENOENT", () => Effect.void)
+      // A removal that was lost here could come back behind one that was not, with a gap between them.
+      yield* orPoison(vfs.syncDirectory(directory))
+      retired.shift()
+    }
+  }).pipe(Effect.uninterruptible)
+
+  const truncateBefore: AppendLog["Service"]["truncateBefore"] = Effect.fnUntraced(
+    function*(lsn: Lsn): Effect.fn.Return<Lsn, LsnNotReserved | LogEnded | VfsError> {
+      yield* failWhenEnded
+      const { reserved } = engine.watermarks()
+      if (lsn > reserved) return yield* new LsnNotReserved({ log: directory, lsn, reserved })
+      const isEverything = () => lsn >= writer.lastRecordEnd
+      const emptyFrom = isEverything() ? yield* rotateWhen(isEverything) : undefined
+      // A segment ends with the mark of its last batch: if nothing else lies behind `lsn`, it holds nothing of it.
+      const limit = emptyFrom ?? toLsn(lsn + commitFrameBytes)
+      for (let first = segments.retireFirst(limit); first !== undefined; first = segments.retireFirst(limit)) {
+        retired.push(first)
+      }
+      onTruncated()
+      yield* removeRetired
+      return segments.firstKept
+    },
+    (truncate) => oneAtATime.withPermit(truncate)
+  )
+
+  return { truncateBefore, rotate: Effect.asVoid(oneAtATime.withPermit(rotateWhen(() => true))) }
+}
