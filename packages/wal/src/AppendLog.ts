@@ -40,6 +40,7 @@ import type { CommitMode, GroupCommitOptions, LogEnded } from "./GroupCommit.ts"
 import * as GroupCommit from "./GroupCommit.ts"
 import { openLog } from "./internal/appendLogOpen.ts"
 import type { EmptyRecord, LogLocked, LsnNotReserved, RecordTooLarge } from "./LogErrors.ts"
+import type { TransactionRecord } from "./TransactionRecordFormat.ts"
 
 /**
  * What an append is promised before its writer goes on: `"appended"`, in order and in memory; `"written"` to the
@@ -214,6 +215,12 @@ export class AppendLog extends Context.Service<AppendLog, {
    */
   readonly appendAll: (
     payloads: ReadonlyArray<Uint8Array>,
+    options?: AppendOptions
+  ) => Effect.Effect<ReadonlyArray<Appended>, AppendError>
+
+  /** {@link appendAll} of typed payloads (LOG-13). What cannot be encoded is a defect. */
+  readonly appendTransaction: (
+    transaction: ReadonlyArray<TransactionRecord>,
     options?: AppendOptions
   ) => Effect.Effect<ReadonlyArray<Appended>, AppendError>
 

@@ -125,6 +125,7 @@ const openIn = Effect.fnUntraced(function*(
     recovery: recoveryOf(report),
     append: writer.append,
     appendAll: writer.appendAll,
+    appendTransaction: writer.appendTransaction,
     reserve: writer.reserve,
     commitAtLeast: (lsn, until = "durable") => engine.commitAtLeast(lsn, until),
     flush: engine.flushNow,

@@ -14,6 +14,7 @@ import type { Appended, AppendError, AppendLog, AppendUntil, LogReservation } fr
 import { frameHeadBytes, recordFrameBytes, writeRecordFrame } from "../AppendLogFormat.ts"
 import type { Admission, GroupCommit, LogEnded } from "../GroupCommit.ts"
 import { EmptyRecord, RecordTooLarge } from "../LogErrors.ts"
+import * as TransactionRecordFormat from "../TransactionRecordFormat.ts"
 import type { Fill } from "./runQueue.ts"
 
 type Resume<A> = (exit: Exit.Exit<A, LogEnded>) => void
@@ -157,6 +158,9 @@ export class AppendLogWriter {
         return request.payload === undefined ? undefined : Effect.sync(stepBack)
       })
     })
+
+  readonly appendTransaction: AppendLog["Service"]["appendTransaction"] = (transaction, options) =>
+    Effect.suspend(() => this.appendAll(transaction.map(TransactionRecordFormat.encode), options))
 
   readonly reserve = (payloadBytes: number): Effect.Effect<LogReservation, AppendError, Scope.Scope> => {
     const refusal = this.refuse(payloadBytes)
