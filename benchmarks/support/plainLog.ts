@@ -22,8 +22,11 @@ const makeLog = async (directory: string) => {
   let files = 0
   const prepare = async (): Promise<number> => {
     const descriptor = NodeFs.openSync(NodePath.join(directory, String(files++).padStart(8, "0")), "wx")
-    for (let at = 0; at < fileBytes; at += zeros.length) await write(descriptor, [zeros], at)
-    await sync(descriptor)
+    // Synced piece by piece, lest one sync of the whole file holds up those of the records.
+    for (let at = 0; at < fileBytes; at += zeros.length) {
+      await write(descriptor, [zeros], at)
+      await sync(descriptor)
+    }
     return descriptor
   }
 
