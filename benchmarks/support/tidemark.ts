@@ -43,14 +43,15 @@ export const throughCoordinator = Effect.gen(function*() {
   const { database, pageSize } = coordinator
   return ({ bytes, pageNumber }: RowPage) =>
     Effect.suspend(() => {
-      const { end, endReading, snapshot, token } = coordinator.begin()
-      endReading()
+      const hold = coordinator.begin()
+      const { snapshot, token } = hold
+      hold.endReading()
       const writes = WriteSet.makeUnsafe(vfs, { database, token, pageSize })
       const commit = Effect.andThen(
         writes.put(toPageNumber(pageNumber), bytes),
         coordinator.commit({ token, snapshot, writes })
       )
-      return Effect.ensuring(commit, Effect.andThen(Effect.sync(end), writes.close))
+      return Effect.ensuring(commit, Effect.andThen(Effect.sync(() => hold.end()), writes.close))
     })
 })
 

@@ -161,6 +161,8 @@ class SpillingWriteSet implements WriteSet {
   private memory = new Map<PageNumber, Uint8Array>()
   private area: SpillArea | undefined = undefined
   private scratch: Uint8Array | undefined = undefined
+  /** What `pagesAscending` answers, until another page comes or goes. */
+  private ascending: ReadonlyArray<PageNumber> | undefined = undefined
   private isClosed = false
   /** Whether nobody else has ever had the pages in memory for his own. */
   private ownsMemory = true
@@ -238,13 +240,16 @@ class SpillingWriteSet implements WriteSet {
   }
 
   delete(page: PageNumber): boolean {
+    this.ascending = undefined
     return this.memory.delete(page) || this.dropSpilled(page)
   }
 
   pagesAscending(): ReadonlyArray<PageNumber> {
-    const pages = Array.from(this.memory.keys())
-    if (this.area !== undefined) pages.push(...this.area.entries.keys())
-    return pages.sort((a, b) => a - b)
+    if (this.ascending !== undefined) return this.ascending
+    const pages: Array<PageNumber> = []
+    for (const page of this.memory.keys()) pages.push(page)
+    if (this.area !== undefined) { for (const page of this.area.entries.keys()) pages.push(page) }
+    return this.ascending = pages.length > 1 ? pages.sort((a, b) => a - b) : pages
   }
 
   get verify(): Effect.Effect<void, SpillCorrupt | VfsError> {
@@ -264,7 +269,7 @@ class SpillingWriteSet implements WriteSet {
     const takeMemory = () => {
       const taken = this.memory
       this.ownsMemory = false
-      this.memory = new Map()
+      this.forgetMemory()
       return taken
     }
     return Effect.suspend(() => {
@@ -287,7 +292,7 @@ class SpillingWriteSet implements WriteSet {
   get clear(): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (this.area !== undefined) return this.exclusively((area) => this.reset(area))
-      this.memory = new Map()
+      this.forgetMemory()
       return Effect.void
     }).pipe(Effect.uninterruptible)
   }
@@ -305,7 +310,13 @@ class SpillingWriteSet implements WriteSet {
     invariant(!this.isClosed, "a write set is not written to after its transaction")
     invariant(own.length === this.pageSize, "a page is written as exactly one page of bytes")
     this.memory.set(page, own)
+    this.ascending = undefined
     if (this.area !== undefined) this.dropSpilled(page)
+  }
+
+  private forgetMemory(): void {
+    this.memory = new Map()
+    this.ascending = undefined
   }
 
   private dropSpilled(page: PageNumber): boolean {
@@ -366,7 +377,7 @@ class SpillingWriteSet implements WriteSet {
 
   private reset(area: SpillArea): Effect.Effect<void> {
     return Effect.suspend(() => {
-      this.memory = new Map()
+      this.forgetMemory()
       area.entries.clear()
       const { file } = area
       area.file = undefined

@@ -11,7 +11,7 @@ import type { VfsError } from "@tidemark/platform/VfsError"
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
-import type { Admission, LogEnded } from "./GroupCommit.ts"
+import type { Admission, HandOverWaiter, LogEnded } from "./GroupCommit.ts"
 import type { DatabaseTruncated, Exhausted } from "./LogErrors.ts"
 
 /**
@@ -24,7 +24,7 @@ export interface LogCommit {
   readonly seq: CommitSeq
   readonly pages: ReadonlyArray<PageNumber>
   /** The image of a page: exactly one page of bytes, valid until the next call. */
-  readonly image: (page: PageNumber) => Uint8Array
+  image(page: PageNumber): Uint8Array
   /** Database size in pages after this commit. */
   readonly databasePages: number
 }
@@ -54,13 +54,13 @@ export interface LogReader {
    * The sequence that wrote the page as the snapshot sees it, or 0 when it is the one in the database file. A page and
    * its version name its bytes until the log says otherwise through {@link CommitLog.onRestart}.
    */
-  readonly versionOf: (page: PageNumber) => CommitSeq
+  versionOf(page: PageNumber): CommitSeq
   /** The page as the snapshot sees it, in memory of its own; zeros beyond the end of the database. */
-  readonly read: (page: PageNumber) => Effect.Effect<Uint8Array, VfsError | DatabaseTruncated>
+  read(page: PageNumber): Effect.Effect<Uint8Array, VfsError | DatabaseTruncated>
   /** The same, now; throws what {@link LogReader.read} would fail with. */
-  readonly readSync: (page: PageNumber) => Uint8Array
+  readSync(page: PageNumber): Uint8Array
   /** Ends the hold. Once. */
-  readonly release: () => void
+  release(): void
 }
 
 /**
@@ -107,14 +107,11 @@ export class CommitLog extends Context.Service<CommitLog, {
 
   /**
    * Hands a commit over, now; only from inside `Admission.enter`. Its sequence is the one after the last handed over
-   * (a defect otherwise). `succeed` is called when it is durable and visible, `fail` when it never will be, both
-   * synchronously and in the order of sequences. Answers where the commit starts in the log, in bytes, or 0 when the
-   * log is not a SQLite WAL.
+   * (a defect otherwise). The waiter, which waits for `"durable"`, succeeds when the commit is durable and visible, and
+   * fails when it never will be, in the order of sequences. Answers where the commit starts in the log, in bytes, or 0
+   * when the log is not a SQLite WAL.
    */
-  readonly appendUnsafe: (
-    commit: LogCommit,
-    waiter: { readonly succeed: () => void; readonly fail: (failure: LogEnded) => void }
-  ) => number
+  readonly appendUnsafe: (commit: LogCommit, waiter: HandOverWaiter) => number
 
   /** Takes no more commits: the state that the coordinator shares with the log is broken. */
   readonly poison: (cause: Cause.Cause<unknown>) => void

@@ -151,7 +151,8 @@ export interface Reservation {
 }
 
 /**
- * A hand-over that the engine calls back: see {@link GroupCommit.admit}.
+ * A hand-over that the engine calls back: see {@link GroupCommit.admit}. Its functions are called as its methods, so an
+ * object of a class will do.
  *
  * @category models
  * @since 0.1.0
@@ -160,9 +161,23 @@ export interface Admission {
   /** Bytes that {@link Admission.enter} will enqueue at the most. */
   readonly length: number
   /** Called once, synchronously, when there is room. Calls `enqueueUnsafe`, or lets it be. */
-  readonly enter: () => void
+  enter(): void
   /** Called once instead, synchronously, when the log ended first. */
-  readonly refuse: (ended: LogEnded) => void
+  refuse(ended: LogEnded): void
+}
+
+/**
+ * Who is called back when a hand-over has reached `mode`, as a method and without a fiber of its own.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface HandOverWaiter {
+  readonly mode: CommitMode
+  /** Called once, synchronously, in the order of hand-overs. May hand over again. */
+  succeed(): void
+  /** Called once instead, synchronously, when the log ended first. */
+  fail(failure: LogEnded): void
 }
 
 /**
@@ -233,17 +248,9 @@ export interface GroupCommit {
 
   /**
    * Reserves `length` bytes and lets `fill` write them at the given offset, now. Only from inside
-   * {@link Admission.enter}. `waiter` is called back when `mode` is reached, without a fiber of its own.
+   * {@link Admission.enter}.
    */
-  readonly enqueueUnsafe: (
-    length: number,
-    fill: Fill,
-    waiter?: {
-      readonly mode: CommitMode
-      readonly succeed: () => void
-      readonly fail: (failure: LogEnded) => void
-    }
-  ) => Lsn
+  readonly enqueueUnsafe: (length: number, fill: Fill, waiter?: HandOverWaiter) => Lsn
 }
 
 /**

@@ -127,7 +127,7 @@ export const makeRequest = Effect.fnUntraced(function*(
   options: RequestOptions = {}
 ) {
   const hold = coordinator.begin()
-  yield* Effect.addFinalizer(() => Effect.sync(hold.end))
+  yield* Effect.addFinalizer(() => Effect.sync(() => hold.end()))
   hold.endReading()
   const token = options.token ?? hold.token
   const writes = yield* WriteSet.make({

@@ -142,7 +142,7 @@ export class CommitEngine implements GroupCommit {
     invariant(length > 0 && length <= this.maxRecordBytes, "a hand-over has 1 ... maxRecordBytes bytes")
     const end = this.queue.append(length, fill)
     if (waiter !== undefined) {
-      this.waitersOf(waiter.mode).add({ target: end, succeed: waiter.succeed, fail: waiter.fail })
+      this.waitersOf(waiter.mode).add(end, waiter)
     }
     this.wakeLeader()
     return toLsn(end)
@@ -251,7 +251,9 @@ export class CommitEngine implements GroupCommit {
       try {
         next.enter()
       } catch (defect) {
-        return this.poison(Cause.die(defect))
+        this.poison(Cause.die(defect))
+        // It is in no queue any more, so the poison has not told it.
+        return this.tell(() => next.refuse(this.poisoned ?? new LogClosed({ log: this.sink.name })))
       }
     }
   }
@@ -275,11 +277,10 @@ export class CommitEngine implements GroupCommit {
       invariant(this.state !== "closed", "a log that closed without poison made everything reserved durable")
       const queue = this.waitersOf(mode)
       const waiter: Waiter<LogEnded> = {
-        target: lsn,
         succeed: () => resume(Exit.void),
         fail: (failure) => resume(Exit.fail(failure))
       }
-      queue.add(waiter)
+      queue.add(lsn, waiter)
       this.wakeLeader()
       return Effect.sync(() => queue.remove(waiter))
     })

@@ -22,8 +22,9 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import { directoryOf, replaceFile } from "../AtomicFile.ts"
 import type { LogCommit, LogReader, Published } from "../CommitLog.ts"
-import type { GroupCommit, GroupCommitSink, LogEnded } from "../GroupCommit.ts"
+import type { GroupCommit, GroupCommitSink, HandOverWaiter } from "../GroupCommit.ts"
 import { DatabaseTruncated, Exhausted } from "../LogErrors.ts"
+import type { SnapshotHold } from "../SnapshotRegistry.ts"
 import { SnapshotRegistry } from "../SnapshotRegistry.ts"
 import type { ChecksumChain, WalHeader } from "../SqliteWalFormat.ts"
 import * as Format from "../SqliteWalFormat.ts"
@@ -49,12 +50,6 @@ export interface WalStateOptions {
   readonly walFileBytes: number
 }
 
-interface PendingCommit {
-  readonly pages: ReadonlyArray<PageNumber>
-  readonly databasePages: number
-  readonly end: number
-}
-
 /** @internal */
 export class WalState {
   readonly readers = new SnapshotRegistry()
@@ -70,9 +65,13 @@ export class WalState {
   generation = 0
   private readonly options: WalStateOptions
   private chain: ChecksumChain
-  private handedOver: CommitSeq
+  private nextSeq: CommitSeq
   private handedOverFrames: number
-  private pending: Array<PendingCommit> = []
+  /** Commits that were handed over and are not durable yet, and where each of them ends. */
+  private pending: Array<LogCommit> = []
+  private pendingEnds: Array<number> = []
+  private encoding: LogCommit | undefined
+  private generationOfFrames: { readonly salt1: number; readonly salt2: number; readonly words: Format.ChecksumWords }
   /** The file has blocks up to here, so that writing below it changes no metadata. */
   private preparedEnd: number
   private readonly zeros: Uint8Array
@@ -84,12 +83,13 @@ export class WalState {
   constructor(options: WalStateOptions) {
     this.options = options
     this.header = options.header
+    this.generationOfFrames = generationOf(options.header)
     this.headerIsOnDisk = options.headerIsOnDisk
     this.previousSalts = options.previousSalts
     this.chain = options.chain
     this.index = options.index
     this.published = { commitSeq: options.index.tip, databasePages: options.databasePages }
-    this.handedOver = options.index.tip
+    this.nextSeq = toCommitSeq(options.index.tip + 1n)
     this.handedOverFrames = options.index.frames
     this.preparedEnd = options.walFileBytes
     this.zeros = new Uint8Array(options.preallocateBytes)
@@ -107,7 +107,7 @@ export class WalState {
   }
 
   restore(tip: CommitSeq, walOffset: number): void {
-    invariant(tip === this.handedOver, "a restored coordinator continues at the tip of its log")
+    invariant(tip + 1n === this.nextSeq, "a restored coordinator continues at the tip of its log")
     invariant(walOffset === this.handedOverFrames * this.frameBytes, "a restored offset is the end of the valid frames")
   }
 
@@ -115,35 +115,17 @@ export class WalState {
   // Writing
   // ---------------------------------------------------------------------------------------------------------------
 
-  append(
-    commit: LogCommit,
-    waiter: { readonly succeed: () => void; readonly fail: (failure: LogEnded) => void }
-  ): number {
+  append(commit: LogCommit, waiter: HandOverWaiter): number {
     const { engine } = this
     invariant(engine !== undefined, "commits are handed over when the engine runs")
-    invariant(commit.seq === this.handedOver + 1n, "commits are handed over in the order of their sequences")
-    const { chain, frameBytes } = this
-    const { salt1, salt2, checksumWords } = this.header
-    const generation = { salt1, salt2, words: checksumWords }
-    const start = this.handedOverFrames * frameBytes
-    const last = commit.pages.length - 1
-    const encode = (target: Uint8Array, view: DataView, offset: number) => {
-      commit.pages.forEach((pageNumber, i) => {
-        const page = commit.image(pageNumber)
-        invariant(page.length === this.options.pageSize, "a frame holds exactly one page")
-        Format.writeFrame(
-          target,
-          view,
-          offset + i * frameBytes,
-          { pageNumber, databasePages: i === last ? commit.databasePages : 0, page },
-          generation,
-          chain
-        )
-      })
-    }
+    invariant(waiter.mode === "durable", "a commit is visible when it is durable")
+    invariant(commit.seq === this.nextSeq, "commits are handed over in the order of their sequences")
+    const start = this.handedOverFrames * this.frameBytes
+    this.encoding = commit
     try {
-      const end = engine.enqueueUnsafe(commit.pages.length * frameBytes, encode, { mode: "durable", ...waiter })
-      this.pending.push({ pages: commit.pages, databasePages: commit.databasePages, end })
+      const end = engine.enqueueUnsafe(commit.pages.length * this.frameBytes, this.encode, waiter)
+      this.pending.push(commit)
+      this.pendingEnds.push(end)
     } catch (cause) {
       // The checksum has moved on over frames that will never be written: nothing can follow them.
       engine.poison(Cause.die(cause))
@@ -151,10 +133,28 @@ export class WalState {
       invariant(ended !== undefined, "a poisoned log has ended")
       waiter.fail(ended)
       return start
+    } finally {
+      this.encoding = undefined
     }
-    this.handedOver = commit.seq
+    this.nextSeq = toCommitSeq(commit.seq + 1n)
     this.handedOverFrames += commit.pages.length
     return start
+  }
+
+  /** Writes the frames of the commit that is being handed over. */
+  private readonly encode = (target: Uint8Array, view: DataView, offset: number): void => {
+    const { chain, encoding, frameBytes, generationOfFrames } = this
+    invariant(encoding !== undefined, "frames are written while their commit is handed over")
+    const { databasePages, pages } = encoding
+    const last = pages.length - 1
+    for (let i = 0; i <= last; i++) {
+      const pageNumber = pages[i]
+      invariant(pageNumber !== undefined, "a list of pages has no holes")
+      const page = encoding.image(pageNumber)
+      invariant(page.length === this.options.pageSize, "a frame holds exactly one page")
+      const frame = { pageNumber, databasePages: i === last ? databasePages : 0, page }
+      Format.writeFrame(target, view, offset + i * frameBytes, frame, generationOfFrames, chain)
+    }
   }
 
   sink(): GroupCommitSink {
@@ -178,6 +178,7 @@ export class WalState {
       onDurable: (durable) => this.publish(durable),
       onPoisoned: () => {
         this.pending = []
+        this.pendingEnds = []
       }
     }
   }
@@ -185,13 +186,16 @@ export class WalState {
   /** Moves the commits that are durable now into the index. Runs before anybody is woken. */
   private publish(durable: number): void {
     let count = 0
-    for (const commit of this.pending) {
-      if (commit.end > durable) break
+    for (; count < this.pending.length; count++) {
+      const commit = this.pending[count]
+      if (commit === undefined || (this.pendingEnds[count] ?? Infinity) > durable) break
       this.index.addCommit(commit.pages, commit.databasePages)
-      this.published = { commitSeq: this.index.tip, databasePages: commit.databasePages }
-      count++
     }
-    this.pending.splice(0, count)
+    const newest = this.pending[count - 1]
+    if (newest === undefined) return
+    this.published = { commitSeq: this.index.tip, databasePages: newest.databasePages }
+    this.pending = this.pending.slice(count)
+    this.pendingEnds = this.pendingEnds.slice(count)
     this.onPublished()
   }
 
@@ -264,6 +268,7 @@ export class WalState {
       salt1: (this.header.salt1 + 1) >>> 0,
       salt2
     }
+    this.generationOfFrames = generationOf(this.header)
     this.headerIsOnDisk = false
     this.isAnnounced = false
     this.chain = Format.chainFromHeader(Format.encodeHeader(this.header))
@@ -285,27 +290,16 @@ export class WalState {
   // ---------------------------------------------------------------------------------------------------------------
 
   openReader(): LogReader {
-    const { commitSeq: high, databasePages } = this.published
-    const hold = this.readers.acquire(high)
-    let isOpen = true
-    return {
-      high,
-      databasePages,
-      versionOf: (page) => {
-        const frame = this.index.find(page, high)
-        return frame < 0 ? toCommitSeq(0n) : this.index.seqOf(frame)
-      },
-      read: (page) => this.read(page, high, databasePages),
-      readSync: (page) => this.readSync(page, high, databasePages),
-      release: () => {
-        invariant(isOpen, "a reader is released once")
-        isOpen = false
-        this.readers.release(hold)
-      }
-    }
+    return new WalReader(this, this.published)
   }
 
-  private read(
+  /** The sequence that wrote the page as a snapshot at `high` sees it; 0 for what the database file holds. */
+  versionOf(page: PageNumber, high: CommitSeq): CommitSeq {
+    const frame = this.index.find(page, high)
+    return frame < 0 ? noCommit : this.index.seqOf(frame)
+  }
+
+  read(
     page: PageNumber,
     high: CommitSeq,
     databasePages: number
@@ -328,7 +322,7 @@ export class WalState {
   }
 
   /** Synchronous, so the log cannot start over in between. */
-  private readSync(page: PageNumber, high: CommitSeq, databasePages: number): Uint8Array {
+  readSync(page: PageNumber, high: CommitSeq, databasePages: number): Uint8Array {
     const bytes = new Uint8Array(this.options.pageSize)
     if (page > databasePages) return bytes
     const { file, offset } = this.placeOf(page, high)
@@ -344,6 +338,44 @@ export class WalState {
       : { file: walFile, offset: Format.frameOffset(frame, pageSize) + Format.frameHeaderBytes }
   }
 }
+
+const noCommit = toCommitSeq(0n)
+
+/** A class, because every transaction makes one. */
+class WalReader implements LogReader {
+  readonly high: CommitSeq
+  readonly databasePages: number
+  private readonly state: WalState
+  private readonly hold: SnapshotHold
+  private isOpen = true
+
+  constructor(state: WalState, { commitSeq, databasePages }: Published) {
+    this.state = state
+    this.high = commitSeq
+    this.databasePages = databasePages
+    this.hold = state.readers.acquire(commitSeq)
+  }
+
+  versionOf(page: PageNumber): CommitSeq {
+    return this.state.versionOf(page, this.high)
+  }
+
+  read(page: PageNumber): Effect.Effect<Uint8Array, VfsError | DatabaseTruncated> {
+    return this.state.read(page, this.high, this.databasePages)
+  }
+
+  readSync(page: PageNumber): Uint8Array {
+    return this.state.readSync(page, this.high, this.databasePages)
+  }
+
+  release(): void {
+    invariant(this.isOpen, "a reader is released once")
+    this.isOpen = false
+    this.state.readers.release(this.hold)
+  }
+}
+
+const generationOf = ({ checksumWords, salt1, salt2 }: WalHeader) => ({ salt1, salt2, words: checksumWords })
 
 /** @internal */
 export const writeWalBase = Effect.fnUntraced(function*(

@@ -84,6 +84,7 @@ export const commit = (
           image: (page) => written.get(page) ?? new Uint8Array(0),
           databasePages
         }, {
+          mode: "durable",
           succeed: () => {
             options.acknowledged?.(seq)
             resume(Exit.succeed(seq))
@@ -111,5 +112,5 @@ export const readTip = (log: CommitLog["Service"]) =>
   Effect.acquireUseRelease(
     Effect.sync(() => log.openReader()),
     readVersion,
-    (reader) => Effect.sync(reader.release)
+    (reader) => Effect.sync(() => reader.release())
   )
