@@ -16,6 +16,7 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as References from "effect/References"
 import * as NodeFs from "node:fs"
+import { benchCommand } from "./commands/bench.ts"
 import { checkpointCommand } from "./commands/checkpoint.ts"
 import { demoCommand, writerCommand } from "./commands/demo.ts"
 import { inspectCommand } from "./commands/inspect.ts"
@@ -38,6 +39,7 @@ const root = Command.make("tidemark").pipe(
     checkpointCommand,
     replayCommand,
     demoCommand,
+    benchCommand,
     writerCommand
   ])
 )

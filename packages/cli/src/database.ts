@@ -42,22 +42,28 @@ export interface EngineCounts {
 }
 
 /**
+ * What a counter stands at, whichever attributes it was counted with.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const counterOf = (metric: { readonly id: string }): Effect.Effect<number> =>
+  Effect.map(Metric.snapshot, (metrics) => {
+    let sum = 0
+    for (const { id, state, type } of metrics) if (type === "Counter" && id === metric.id) sum += Number(state.count)
+    return sum
+  })
+
+/**
  * Reads the metrics of the engine.
  *
  * @category metrics
  * @since 0.1.0
  */
-export const engineCounts: Effect.Effect<EngineCounts> = Effect.map(Metric.snapshot, (metrics) => {
-  const sumOf = (metric: { readonly id: string }) => {
-    let sum = 0
-    for (const { id, state, type } of metrics) if (type === "Counter" && id === metric.id) sum += Number(state.count)
-    return sum
-  }
-  return {
-    syncs: sumOf(LogMetrics.syncs),
-    conflicts: sumOf(CoordinatorMetrics.conflicts),
-    retries: sumOf(CoordinatorMetrics.retries)
-  }
+export const engineCounts: Effect.Effect<EngineCounts> = Effect.all({
+  syncs: counterOf(LogMetrics.syncs),
+  conflicts: counterOf(CoordinatorMetrics.conflicts),
+  retries: counterOf(CoordinatorMetrics.retries)
 })
 
 /** SQLite's own failures, and those of the files under it, as the failure of the command. */

@@ -26,6 +26,16 @@ export const json = Flag.Boolean("json").pipe(
 export const database = Argument.String("DB").pipe(Argument.withDescription("Path of the database file"))
 
 /**
+ * The database, or the directory of the append log, that a command works on.
+ *
+ * @category arguments
+ * @since 0.1.0
+ */
+export const databaseOrLog = Argument.String("DB-or-DIR").pipe(
+  Argument.withDescription("Path of the database file, or of the directory of an append log")
+)
+
+/**
  * `--accept-loss`.
  *
  * @category flags
@@ -38,8 +48,13 @@ export const acceptLoss = Flag.Boolean("accept-loss").pipe(
   Flag.withDefault(false)
 )
 
-/** More fibers than this only wait for each other. */
-const maxWriters = 4096
+/**
+ * More fibers than this only wait for each other.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
+export const maxWriters = 4096
 
 /**
  * `--writers`: how many fibers commit at once.

@@ -20,7 +20,7 @@ describe("the program", () => {
       assertWrongUsage(yield* tidemark("checkpoint", "a.db", "--mode", "eager", "--json"), /"eager"/)
       const help = yield* tidemark("--help")
       assert.strictEqual(help.code, 0)
-      for (const command of ["demo", "inspect", "verify", "recover", "checkpoint", "replay"]) {
+      for (const command of ["demo", "inspect", "verify", "recover", "checkpoint", "replay", "bench"]) {
         assert.include(help.stdout, command)
       }
       assert.notInclude(help.stdout, "demo-writer")

@@ -6,12 +6,10 @@
  */
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
-import * as NodeFs from "node:fs/promises"
-import { tmpdir } from "node:os"
-import { OperationFailed } from "../ExitCode.ts"
+import type { OperationFailed } from "../ExitCode.ts"
 import { bar } from "../Progress.ts"
 import { openRecordedWal, type RecordedTransaction } from "../replay/RecordedWal.ts"
-import { reasonOf } from "../Report.ts"
+import { makeWorkDirectory } from "../WorkDirectory.ts"
 import { copyBase, makeRecording, type Recording } from "./Recording.ts"
 import { runSqliteAlone, type SqliteAlone } from "./SqliteAlone.ts"
 import { lostInRecovery, type Verification, verifyDatabase } from "./Verification.ts"
@@ -89,7 +87,7 @@ export interface Stage {
  */
 export const runDemo = Effect.fnUntraced(function*(options: DemoOptions, stage: Stage) {
   const { transactions, writers } = options
-  const files = yield* makeDirectory(options.directory)
+  const files = yield* makeWorkDirectory(options.directory, "demo")
   const recording = yield* makeRecording(files.path, { transactions, writers }, (recorded) => {
     stage.describe = () => `recording    ${bar(recorded, transactions, "transactions")}`
   })
@@ -182,59 +180,3 @@ const commit = Effect.fnUntraced(function*(job: WriterJob, plan: {
   const isKilled = yield* runWriterProcess(job, onAnswer)
   return { acknowledged, found, isKilled, seconds, ...counts }
 })
-
-interface Files {
-  readonly path: string
-  readonly isInMemory: boolean
-  /** Removes everything but a database and its own directory, and keeps the rest when the scope closes. */
-  readonly keepOnly: (database: string) => Effect.Effect<void, OperationFailed>
-}
-
-const call = <A>(path: string, what: string, promise: () => Promise<A>): Effect.Effect<A, OperationFailed> =>
-  Effect.tryPromise({
-    try: promise,
-    catch: (cause) => new OperationFailed({ path, sentence: `cannot ${what} ${path}: ${reasonOf(cause)}` })
-  })
-
-/** One level, not its parents: Node's recursive way never ends where a file system refuses with ENOENT (seen in /proc). */
-const makeIfMissing = (path: string): Effect.Effect<boolean, OperationFailed> =>
-  call(path, "make the directory", async () => {
-    const stats = await NodeFs.stat(path).catch(() => undefined)
-    if (stats?.isDirectory() === true) return false
-    await NodeFs.mkdir(path)
-    return true
-  })
-
-/** A directory of this run's own; with its scope it goes, and so does what had to be made for it. */
-const makeDirectory = Effect.fnUntraced(function*(parent: string | undefined) {
-  const within = parent ?? tmpdir()
-  let isKept = false
-  const remove = (path: string) =>
-    Effect.catch(
-      call(path, "remove", () => NodeFs.rm(path, { recursive: true, force: true })),
-      (error) => Effect.logWarning(error.message)
-    )
-  const removeUnlessKept = (path: string) => Effect.suspend(() => isKept ? Effect.void : remove(path))
-  yield* Effect.acquireRelease(
-    makeIfMissing(within),
-    (isMade) => isMade ? removeUnlessKept(within) : Effect.void
-  )
-  const path = yield* Effect.acquireRelease(
-    call(within, "make a directory in", () => NodeFs.mkdtemp(`${within}/tidemark-demo-`)),
-    removeUnlessKept
-  )
-  const { type } = yield* call(path, "look at the file system of", () => NodeFs.statfs(path))
-  const files: Files = {
-    path,
-    isInMemory: memoryFileSystems.has(type),
-    keepOnly: Effect.fnUntraced(function*(database: string) {
-      const names = yield* call(path, "list", () => NodeFs.readdir(path))
-      for (const name of names) if (!name.startsWith(database)) yield* remove(`${path}/${name}`)
-      isKept = true
-    })
-  }
-  return files
-})
-
-/** The magic numbers of tmpfs and ramfs on Linux. */
-const memoryFileSystems: ReadonlySet<number> = new Set([0x01021994, 0x858458f6])
