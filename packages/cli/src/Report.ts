@@ -4,28 +4,58 @@
  * **Details**
  *
  * 1. With `--json` standard output holds exactly one JSON document, whatever happens: the report, or
- *    `{"error": {"tag", "message", "path"}}` when the operation failed. Wrong usage prints no document.
+ *    `{"error": {"tag", "message", "path"}}` when the operation failed. Wrong usage prints no document. When a listing
+ *    fails in its middle the document ends with what was listed and the same `error`.
  * 2. An error is one sentence on standard error. No stack trace is ever printed; a defect is called one.
  * 3. Output is handed to the operating system before the program ends.
+ * 4. Of a listing no more than one part is held in memory.
  *
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Stream from "effect/Stream"
 import { Ended, ExitCode, WrongUsage } from "./ExitCode.ts"
-import { type Style, styleOf } from "./Style.ts"
+import { type Style, styleOf, tableInParts } from "./Style.ts"
 
 /**
  * @category models
  * @since 0.1.0
  */
-export interface Report {
+export interface Report<E = never> {
   readonly exitCode: typeof ExitCode.fine | typeof ExitCode.problem
   /** The document; a `bigint` becomes a decimal string. */
   readonly json: Readonly<Record<string, unknown>>
   /** The same for people, with a line feed at the end. */
   readonly text: (style: Style) => string
+  /** What is printed behind it, row by row, while it is read. */
+  readonly listing?: Listing<E> | undefined
+}
+
+/**
+ * Rows that are too many to be held in memory.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Listing<E> {
+  /** Of the document, the last one of it: an array. */
+  readonly key: string
+  readonly rows: Stream.Stream<ListedRow, E>
+  readonly head: ReadonlyArray<string>
+  /** What people read instead of a table without rows. */
+  readonly whenEmpty: string
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface ListedRow {
+  readonly json: Readonly<Record<string, unknown>>
+  /** As many as the head has. */
+  readonly cells: () => ReadonlyArray<string>
 }
 
 const writeTo = (stream: NodeJS.WriteStream, text: string): Effect.Effect<void> =>
@@ -60,7 +90,9 @@ const oneLine = (text: string) => text.replace(/\s*\n\s*/g, " ").trim()
  * @since 0.1.0
  */
 export const toJson = (document: Readonly<Record<string, unknown>>): string =>
-  `${JSON.stringify(document, (_key, value: unknown) => typeof value === "bigint" ? value.toString() : value, 2)}\n`
+  `${JSON.stringify(document, decimalStrings, 2)}\n`
+
+const decimalStrings = (_key: string, value: unknown): unknown => typeof value === "bigint" ? value.toString() : value
 
 /** What people call the errno codes that they meet. */
 const meanings: Readonly<Record<string, string>> = {
@@ -144,6 +176,13 @@ const failureOf = (cause: Cause.Cause<unknown>): Failure => {
     }
 }
 
+const errorOf = ({ path, sentence, tag }: Failure) => ({
+  error: { tag, message: sentence, ...(path === undefined ? {} : { path }) }
+})
+
+const isWrongUsage = (cause: Cause.Cause<unknown>): boolean =>
+  !Cause.hasDies(cause) && Cause.squash(cause) instanceof WrongUsage
+
 /**
  * Prints what went wrong with a run and answers its exit code: 2 for {@link WrongUsage}, else 3.
  *
@@ -154,12 +193,10 @@ export const reportFailure = Effect.fnUntraced(function*(
   cause: Cause.Cause<unknown>,
   asJson: boolean
 ): Effect.fn.Return<ExitCode> {
-  const { path, sentence, tag } = failureOf(cause)
-  yield* writeError(sentence)
-  if (!Cause.hasDies(cause) && Cause.squash(cause) instanceof WrongUsage) return ExitCode.usage
-  if (asJson) {
-    yield* writeOut(toJson({ error: { tag, message: sentence, ...(path === undefined ? {} : { path }) } }))
-  }
+  const failure = failureOf(cause)
+  yield* writeError(failure.sentence)
+  if (isWrongUsage(cause)) return ExitCode.usage
+  if (asJson) yield* writeOut(toJson(errorOf(failure)))
   return ExitCode.failed
 })
 
@@ -172,19 +209,90 @@ export const reportFailure = Effect.fnUntraced(function*(
  */
 export const emit = <E, R>(
   options: { readonly json: boolean },
-  command: Effect.Effect<Report, E, R>
+  command: Effect.Effect<Report<E>, E, R>
 ): Effect.Effect<void, Ended, R> =>
   Effect.exit(command).pipe(
-    Effect.flatMap((exit): Effect.Effect<void, Ended> => {
-      if (Exit.isFailure(exit)) {
-        return Cause.hasInterruptsOnly(exit.cause)
-          ? Effect.interrupt
-          : Effect.flatMap(reportFailure(exit.cause, options.json), (code) => new Ended({ code }))
-      }
-      const { exitCode, json, text } = exit.value
-      return Effect.andThen(
-        writeOut(options.json ? toJson(json) : text(styleOf(process.stdout, process.env))),
-        exitCode === ExitCode.fine ? Effect.void : new Ended({ code: exitCode })
-      )
-    })
+    Effect.flatMap((exit) =>
+      Exit.isSuccess(exit)
+        ? print(exit.value, options.json)
+        : Cause.hasInterruptsOnly(exit.cause)
+        ? Effect.interrupt
+        : reportFailure(exit.cause, options.json)
+    ),
+    Effect.flatMap((code): Effect.Effect<void, Ended> => code === ExitCode.fine ? Effect.void : new Ended({ code }))
   )
+
+const print = Effect.fnUntraced(function*<E>(
+  { exitCode, json, listing, text }: Report<E>,
+  asJson: boolean
+): Effect.fn.Return<ExitCode> {
+  const style = styleOf(process.stdout, process.env)
+  const whole = asJson ? toJson(json) : text(style)
+  if (listing === undefined) {
+    yield* writeOut(whole)
+    return exitCode
+  }
+  const form = asJson ? arrayForm(whole, listing) : tableForm(whole, listing, style)
+  const listed = yield* Effect.exit(list(listing.rows, form))
+  if (Exit.isSuccess(listed)) {
+    yield* writeOut(form.end(undefined))
+    return exitCode
+  }
+  if (Cause.hasInterruptsOnly(listed.cause)) return yield* Effect.interrupt
+  const failure = failureOf(listed.cause)
+  yield* writeOut(form.end(failure))
+  yield* writeError(failure.sentence)
+  return ExitCode.failed
+})
+
+/** How the parts of a listing follow each other. */
+interface ListingForm {
+  readonly begin: string
+  readonly part: (rows: ReadonlyArray<ListedRow>) => string
+  readonly end: (failure: Failure | undefined) => string
+}
+
+/** Enough for the columns of a table to find their widths, little enough to be forgotten. */
+const rowsInPart = 1000
+
+const list = <E>(rows: Stream.Stream<ListedRow, E>, form: ListingForm): Effect.Effect<void, E> =>
+  Effect.andThen(
+    writeOut(form.begin),
+    rows.pipe(
+      Stream.rechunk(rowsInPart),
+      // Nobody reads any more: a listing can be long.
+      Stream.takeWhile(() => process.stdout.writable),
+      Stream.runForEachArray((part) => writeOut(form.part(part)))
+    )
+  )
+
+/** The document without its end, the rows one to a line, then its end. */
+const arrayForm = <E>(document: string, { key }: Listing<E>): ListingForm => {
+  let separator = "\n"
+  return {
+    begin: `${document.replace(/\n}\n$/, "")},\n  ${JSON.stringify(key)}: [`,
+    part: (rows) =>
+      rows.map(({ json }) => {
+        const line = `${separator}    ${JSON.stringify(json, decimalStrings)}`
+        separator = ",\n"
+        return line
+      }).join(""),
+    end: (failure) =>
+      `${separator === "\n" ? "" : "\n  "}]${
+        failure === undefined ? "\n}\n" : toJson(errorOf(failure)).replace("{", ",")
+      }`
+  }
+}
+
+const tableForm = <E>(text: string, { head, whenEmpty }: Listing<E>, style: Style): ListingForm => {
+  const rowsOf = tableInParts(head, style)
+  let isEmpty = true
+  return {
+    begin: text,
+    part: (rows) => {
+      isEmpty = false
+      return rowsOf(rows.map(({ cells }) => cells()))
+    },
+    end: () => isEmpty ? whenEmpty : ""
+  }
+}

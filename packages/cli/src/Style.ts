@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import * as DateTime from "effect/DateTime"
 
 /**
  * How emphasis is written: with the colours of a terminal, or not at all.
@@ -81,6 +82,16 @@ export const byteSize = (bytes: number): string => {
 }
 
 /**
+ * A time as people and programs read it, in UTC; `null` for one beyond what a date can say.
+ *
+ * @category formatting
+ * @since 0.1.0
+ */
+export const isoTime = (unixMillis: number): string | null =>
+  unixMillis > maxDateMillis ? null : DateTime.formatIso(DateTime.makeUnsafe(unixMillis))
+const maxDateMillis = 8.64e15
+
+/**
  * Lines of two columns, the names padded to the longest one, indented by two spaces.
  *
  * @category formatting
@@ -101,19 +112,47 @@ export const table = (
   head: ReadonlyArray<string>,
   rows: ReadonlyArray<ReadonlyArray<string>>,
   style: Style
-): string => {
-  const cellsOf = (column: number) => rows.map((row) => row[column] ?? "")
-  const columns = head.map((name, column) => {
-    const cells = cellsOf(column)
+): string => tableInParts(head, style)(rows)
+
+/**
+ * A table that is too long to be held in memory: what is answered is called for one part of the rows after another. The
+ * first part decides how wide the columns are, a wider cell behind it pushes its own line out of place.
+ *
+ * @category formatting
+ * @since 0.1.0
+ */
+export const tableInParts = (
+  head: ReadonlyArray<string>,
+  style: Style
+): (rows: ReadonlyArray<ReadonlyArray<string>>) => string => {
+  let columns: ReadonlyArray<Column> | undefined
+  return (rows) => {
+    const isFirst = columns === undefined
+    const widths = columns ??= columnsOf(head, rows)
+    return [...isFirst ? [style.faint(lineOf(head, widths))] : [], ...rows.map((row) => lineOf(row, widths))]
+      .map((line) => `  ${line}\n`).join("")
+  }
+}
+
+interface Column {
+  readonly width: number
+  readonly isNumeric: boolean
+}
+
+const columnsOf = (
+  head: ReadonlyArray<string>,
+  rows: ReadonlyArray<ReadonlyArray<string>>
+): ReadonlyArray<Column> =>
+  head.map((name, column) => {
+    const cells = rows.map((row) => row[column] ?? "")
     return {
       width: cells.reduce((width, cell) => Math.max(width, cell.length), name.length),
       isNumeric: cells.every((cell) => /^[\d,.x-]*$/.test(cell))
     }
   })
-  const line = (cells: ReadonlyArray<string>) =>
-    columns.map(({ isNumeric, width }, column) => {
-      const cell = cells[column] ?? ""
-      return isNumeric ? cell.padStart(width) : cell.padEnd(width)
-    }).join("  ").trimEnd()
-  return [`  ${style.faint(line(head))}`, ...rows.map((row) => `  ${line(row)}`)].map((text) => `${text}\n`).join("")
-}
+
+const lineOf = (cells: ReadonlyArray<string>, columns: ReadonlyArray<Column>): string =>
+  columns.map(({ isNumeric, width }, column) => {
+    const cell = cells[column] ?? ""
+    return isNumeric ? cell.padStart(width) : cell.padEnd(width)
+  }).join("  ").trimEnd()

@@ -10,6 +10,9 @@ import { run } from "./cli.ts"
 import { ExitCode } from "./ExitCode.ts"
 import { defectSentence } from "./Report.ts"
 
+// No stack is ever printed, and where records are tried as several things, taking it is most of the time.
+Error.stackTraceLimit = 0
+
 // Nobody reads any more what is written (`| head`): the work goes on, the text is lost.
 process.stdout.on("error", () => {})
 process.stderr.on("error", () => {})

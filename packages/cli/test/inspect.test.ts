@@ -147,7 +147,11 @@ describe("inspect", () => {
       writeFileSync(`${directory}/file`, "x")
       assertFailed(yield* tidemark("inspect", `${directory}/none`, "--json"), "VfsError", /no such file .*ENOENT/)
       assertFailed(yield* tidemark("inspect", `${directory}/file/in`, "--json"), "VfsError", /ENOTDIR/)
-      assertFailed(yield* tidemark("inspect", directory), "VfsError", /it is a directory/)
+      assertFailed(
+        yield* tidemark("inspect", directory, "--json"),
+        "OperationFailed",
+        /a directory without an append log/
+      )
       assertWrongUsage(
         yield* tidemark("inspect", `${directory}/file`, "--from", "3", "--to", "1", "--json"),
         /--from 3/

@@ -5,16 +5,20 @@
  */
 import * as NodeVfs from "@tidemark/platform/NodeVfs"
 import { Vfs } from "@tidemark/platform/Vfs"
+import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import { isDirectory, requireAppendLog } from "../appendLog/logDirectory.ts"
 import { ExitCode, WrongUsage } from "../ExitCode.ts"
 import { json } from "../flags.ts"
+import { inspectDirectory } from "../inspection/appendLogInspection.ts"
 import { inspectFile } from "../inspection/inspectFile.ts"
-import type { Fields, InspectedRecord, Inspection, RecordRange } from "../inspection/Inspection.ts"
-import { emit, type Report } from "../Report.ts"
+import type { Fields, FieldValue, InspectedRecords, Inspection, RecordRange } from "../inspection/Inspection.ts"
+import { emit, type Listing, type Report } from "../Report.ts"
 import { byteSize, count, counted, pairs, type Style, table } from "../Style.ts"
 
 /** The range to list, or `undefined` when no records are asked for. */
@@ -30,7 +34,7 @@ const rangeOf = (flags: {
   return from < 0 || to < from
     ? Effect.fail(
       new WrongUsage({
-        sentence: `--from ${from} --to ${to} is no range of records: they are counted from 0, and --to is included`
+        sentence: `--from ${from} --to ${to} is no range of records: it begins at 0 or above, and --to is included`
       })
     )
     : Effect.succeed({ from, to })
@@ -38,21 +42,28 @@ const rangeOf = (flags: {
 
 const inspect = Effect.fnUntraced(function*(path: string, flags: Parameters<typeof rangeOf>[0]) {
   const range = yield* rangeOf(flags)
+  const { bytes, inspection } = yield* open(path)
+  return reportOf(path, bytes, inspection, range)
+})
+
+const open = Effect.fnUntraced(function*(path: string) {
   const vfs = yield* Vfs
+  if (yield* isDirectory(path)) {
+    yield* requireAppendLog(path)
+    return yield* inspectDirectory(vfs, path)
+  }
   const file = yield* vfs.open(path, { access: "read" })
   const bytes = yield* file.size
-  const inspection = yield* inspectFile({ file, bytes })
-  const records = range === undefined ? undefined : yield* inspection.records(range)
-  return reportOf(path, bytes, inspection, records)
-}, Effect.scoped)
+  return { bytes, inspection: yield* inspectFile({ file, bytes }) }
+})
 
 const reportOf = (
   path: string,
   bytes: number,
   inspection: Inspection,
-  records: ReadonlyArray<InspectedRecord> | undefined
-): Report => {
-  const { header, kind, problems, summary } = inspection
+  range: RecordRange | undefined
+): Report<VfsError> => {
+  const { header, kind, parts, problems, summary } = inspection
   const valid = problems.length === 0
   return {
     exitCode: valid ? ExitCode.fine : ExitCode.problem,
@@ -64,9 +75,7 @@ const reportOf = (
       header,
       summary,
       problems,
-      ...(records === undefined ? {} : {
-        records: records.map(({ fields, index, offset, valid }) => ({ index, offset, valid, ...fields }))
-      })
+      ...(parts === undefined ? {} : { [parts.key]: parts.fields })
     },
     text: (style) =>
       [
@@ -75,14 +84,35 @@ const reportOf = (
         }\n`,
         header === null ? "" : `\nHeader\n${fieldLines(header, style)}`,
         Object.keys(summary).length === 0 ? "" : `\nSummary\n${fieldLines(summary, style)}`,
+        parts === undefined ? "" : `\n${capitalised(parts.key)}\n${partTable(parts.fields, style)}`,
         valid ?
           "" :
           `\nProblems\n${
-            problems.map(({ offset, severity, what }) => `  ${style.bad(severity)} at byte ${count(offset)}: ${what}\n`)
-              .join("")
+            problems.map(({ offset, path, severity, what }) =>
+              `  ${style.bad(severity)}${path === undefined ? "" : ` in ${path}`} at byte ${count(offset)}: ${what}\n`
+            ).join("")
           }`,
-        records === undefined ? "" : `\n${recordTable(records, style)}`
-      ].join("")
+        range === undefined ? "" : "\nRecords\n"
+      ].join(""),
+    listing: range === undefined ? undefined : listingOf(inspection.records, range)
+  }
+}
+
+const listingOf = (records: InspectedRecords | undefined, range: RecordRange): Listing<VfsError> => {
+  const { fieldNames, list } = records ?? { fieldNames: [], list: () => Stream.empty }
+  return {
+    key: "records",
+    head: ["index", "offset", "valid", ...fieldNames.map(spaced)],
+    rows: Stream.map(list(range), ({ fields, index, offset, valid }) => ({
+      json: { index, offset, valid, ...fields },
+      cells: () => [
+        count(index),
+        count(offset),
+        valid ? "yes" : "no",
+        ...fieldNames.map((name) => shown(name, fields[name] ?? null))
+      ]
+    })),
+    whenEmpty: "  none in this range\n"
   }
 }
 
@@ -91,6 +121,8 @@ const names = {
   "sqlite-database": "SQLite database",
   "wal-base": "WAL base",
   "coordinator-lease": "coordinator lease",
+  "append-log-segment": "append log segment",
+  "append-log": "append log",
   "empty": "empty file",
   "unknown": "unknown format"
 } as const
@@ -98,22 +130,9 @@ const names = {
 const fieldLines = (fields: Fields, style: Style): string =>
   pairs(Object.entries(fields).map(([name, value]) => [spaced(name), shown(name, value)] as const), style)
 
-const recordTable = (records: ReadonlyArray<InspectedRecord>, style: Style): string => {
-  const [first] = records
-  if (first === undefined) return "No records in this range\n"
-  const fieldNames = Object.keys(first.fields)
-  return `Records\n${
-    table(
-      ["index", "offset", "valid", ...fieldNames.map(spaced)],
-      records.map(({ fields, index, offset, valid }) => [
-        count(index),
-        count(offset),
-        valid ? "yes" : "no",
-        ...fieldNames.map((name) => shown(name, fields[name] ?? null))
-      ]),
-      style
-    )
-  }`
+const partTable = (parts: ReadonlyArray<Fields>, style: Style): string => {
+  const names = Object.keys(parts[0] ?? {})
+  return table(names.map(spaced), parts.map((part) => names.map((name) => shown(name, part[name] ?? null))), style)
 }
 
 /** `pageSize` -> `page size` */
@@ -121,12 +140,14 @@ const spaced = (name: string): string =>
   name.replace(
     /([a-z])([A-Z0-9])/g,
     (_, end: string, start: string) => /\d/.test(start) ? `${end} ${start}` : `${end} ${start.toLowerCase()}`
-  )
+  ).replace(/\blsn\b/, "LSN")
 
-const shown = (name: string, value: Fields[string]): string => {
+const capitalised = (name: string): string => name.replace(/^./, (first) => first.toUpperCase())
+
+const shown = (name: string, value: FieldValue): string => {
   switch (typeof value) {
     case "number":
-      return /^salt|^checksum\d|Salt/.test(name) ? `0x${value.toString(16).padStart(8, "0")}` : count(value)
+      return /^salt|^checksum|Salt/.test(name) ? `0x${value.toString(16).padStart(8, "0")}` : count(value)
     case "bigint":
       return count(value)
     case "boolean":
@@ -134,7 +155,9 @@ const shown = (name: string, value: Fields[string]): string => {
     case "string":
       return value
     default:
-      return "-"
+      return value === null
+        ? "-"
+        : Object.entries(value).map(([name, inner]) => `${spaced(name)} ${shown(name, inner)}`).join(", ")
   }
 }
 
@@ -143,26 +166,32 @@ const shown = (name: string, value: Fields[string]): string => {
  * @since 0.1.0
  */
 export const inspectCommand = Command.make("inspect", {
-  file: Argument.String("FILE").pipe(Argument.withDescription("The file to look at")),
+  file: Argument.String("FILE").pipe(
+    Argument.withDescription("The file to look at, or the directory of an append log")
+  ),
   records: Flag.Boolean("records").pipe(
     Flag.withDescription("List the records, too (of a SQLite WAL: its frames)"),
     Flag.withDefault(false)
   ),
   from: Flag.Int("from").pipe(
-    Flag.withDescription("List records from this index on, counted from 0 (implies --records)"),
+    Flag.withDescription(
+      "List from this index on, counted from 0; in an append log from this LSN on (implies --records)"
+    ),
     Flag.optional
   ),
   to: Flag.Int("to").pipe(
-    Flag.withDescription("List records up to and including this index (implies --records)"),
+    Flag.withDescription("List up to and including this index, or this LSN (implies --records)"),
     Flag.optional
   ),
   json
-}, ({ file, json, ...flags }) => emit({ json }, Effect.provide(inspect(file, flags), NodeVfs.layerVfs))).pipe(
-  Command.withDescription(
-    "Recognise a file by its contents and show its header, a summary and what does not check. Reads only."
-  ),
-  Command.withExamples([{
-    command: "tidemark inspect app.db-wal --records --to 9",
-    description: "The first ten frames"
-  }])
-)
+}, ({ file, json, ...flags }) =>
+  // The file stays open until its records are printed.
+  emit({ json }, inspect(file, flags)).pipe(Effect.scoped, Effect.provide(NodeVfs.layerVfs))).pipe(
+    Command.withDescription(
+      "Recognise a file by its contents and show its header, a summary and what does not check. Reads only."
+    ),
+    Command.withExamples([
+      { command: "tidemark inspect app.db-wal --records --to 9", description: "The first ten frames" },
+      { command: "tidemark inspect events/ --from 1048576", description: "What an append log holds from this LSN on" }
+    ])
+  )

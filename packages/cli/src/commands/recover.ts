@@ -1,6 +1,6 @@
 /**
- * `tidemark recover DB`: opens the database, which is recovery, and checkpoints it, so that every commit is in the
- * database file and the log is empty.
+ * `tidemark recover DB-or-DIR`: opens the database, which is recovery, and checkpoints it, so that every commit is in the
+ * database file and the log is empty; or opens an append log.
  *
  * @since 0.1.0
  */
@@ -11,8 +11,10 @@ import type { DatabaseExamination } from "@tidemark/wal/StartUp"
 import * as Command from "effect/cli/Command"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import { ExitCode } from "../ExitCode.ts"
-import { acceptLoss, database, json } from "../flags.ts"
+import { isDirectory } from "../appendLog/logDirectory.ts"
+import { recoverLog } from "../appendLog/recoverLog.ts"
+import { ExitCode, WrongUsage } from "../ExitCode.ts"
+import { acceptLoss, databaseOrLog, json } from "../flags.ts"
 import { withProgress } from "../Progress.ts"
 import { emit, type Report } from "../Report.ts"
 import { byteSize, count, counted, pairs } from "../Style.ts"
@@ -57,25 +59,35 @@ const reportOf = (startUp: DatabaseExamination, pagesApplied: number): Report =>
   }
 }
 
+const recoverDatabase = (database: string, acceptLoss: boolean) =>
+  Effect.provide(
+    recover,
+    SqliteWal.layer({ database, acceptLoss, autoCheckpointFrames: 0 }).pipe(Layer.provide(NodeVfs.layer))
+  )
+
+const recoverEither = Effect.fnUntraced(function*(path: string, acceptLoss: boolean) {
+  if (!(yield* isDirectory(path))) return yield* recoverDatabase(path, acceptLoss)
+  if (acceptLoss) {
+    return yield* new WrongUsage({ sentence: `--accept-loss is for databases, and ${path} is a directory` })
+  }
+  return yield* recoverLog(path)
+})
+
 /**
  * @category commands
  * @since 0.1.0
  */
 export const recoverCommand = Command.make(
   "recover",
-  { database, acceptLoss, json },
-  ({ acceptLoss, database, json }) =>
+  { path: databaseOrLog, acceptLoss, json },
+  ({ acceptLoss, json, path }) =>
     emit(
       { json },
-      recover.pipe(
-        Effect.provide(
-          SqliteWal.layer({ database, acceptLoss, autoCheckpointFrames: 0 }).pipe(Layer.provide(NodeVfs.layer))
-        ),
-        withProgress(() => `recovering ${database}`)
-      )
+      recoverEither(path, acceptLoss).pipe(Effect.provide(NodeVfs.layer), withProgress(() => `recovering ${path}`))
     )
 ).pipe(
   Command.withDescription(
-    "Recover a database after a crash and copy every commit into the database file. Refuses what it cannot open safely."
+    "Recover a database after a crash and copy every commit into the database file, or recover an append log. "
+      + "Refuses what it cannot open safely."
   )
 )

@@ -1,6 +1,6 @@
 /**
- * `tidemark verify DB`: which start-up cases apply and what a start would drop. Reads only, takes no lock, makes no
- * file; so beside a process that is writing it may see the log in the middle of a commit, as a tail.
+ * `tidemark verify DB-or-DIR`: which start-up cases apply and what a start would drop. Reads only, takes no lock, makes
+ * no file; so beside a process that is writing it may see the log of a database in the middle of a commit, as a tail.
  *
  * @since 0.1.0
  */
@@ -9,18 +9,16 @@ import { Vfs } from "@tidemark/platform/Vfs"
 import { type DatabaseExamination, examineDatabase, type StartUpCase, type TipSource } from "@tidemark/wal/StartUp"
 import * as Command from "effect/cli/Command"
 import * as Effect from "effect/Effect"
+import { isDirectory } from "../appendLog/logDirectory.ts"
+import { verifyLog } from "../appendLog/verifyLog.ts"
 import { ExitCode, OperationFailed } from "../ExitCode.ts"
-import { database, json } from "../flags.ts"
+import { databaseOrLog, json } from "../flags.ts"
+import { withProgress } from "../Progress.ts"
 import { emit, type Report } from "../Report.ts"
 import { byteSize, count, counted, pairs } from "../Style.ts"
 
 const verify = Effect.fnUntraced(function*(path: string) {
-  const vfs = yield* Vfs
-  const identity = yield* vfs.identify(path)
-  if (identity?.kind === "directory") {
-    return yield* new OperationFailed({ path, sentence: `${path} is a directory; give the path of a database file` })
-  }
-  const found = yield* examineDatabase(vfs, path)
+  const found = yield* examineDatabase(yield* Vfs, path)
   if (!found.databaseExists && found.walFileBytes === undefined) {
     return yield* new OperationFailed({ path, sentence: `there is no database at ${path}` })
   }
@@ -98,8 +96,22 @@ const tipMeaning: Record<TipSource, string> = {
  */
 export const verifyCommand = Command.make(
   "verify",
-  { database, json },
-  ({ database, json }) => emit({ json }, Effect.provide(verify(database), NodeVfs.layerVfs))
+  { path: databaseOrLog, json },
+  ({ json, path }) => {
+    let bytesRead = 0
+    return emit(
+      { json },
+      Effect.flatMap(
+        isDirectory(path),
+        (isLog) => isLog ? verifyLog(path, (bytes) => bytesRead += bytes) : verify(path)
+      ).pipe(
+        Effect.provide(NodeVfs.layer),
+        withProgress(() => `verifying ${path}: ${bytesRead === 0 ? "reading" : `${byteSize(bytesRead)} read`}`)
+      )
+    )
+  }
 ).pipe(
-  Command.withDescription("Say which start-up cases apply to a database and what would be dropped. Reads only.")
+  Command.withDescription(
+    "Say which start-up cases apply to a database or an append log and what would be dropped. Reads only."
+  )
 )

@@ -6,7 +6,7 @@
 import type { FormatIssue } from "@tidemark/core/BinaryFormat"
 import type { VfsFile } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
-import type * as Effect from "effect/Effect"
+import type * as Stream from "effect/Stream"
 
 /**
  * The formats that are recognised; `"empty"` is a file without bytes, `"unknown"` anything else.
@@ -14,7 +14,15 @@ import type * as Effect from "effect/Effect"
  * @category models
  * @since 0.1.0
  */
-export type InspectedKind = "sqlite-wal" | "sqlite-database" | "wal-base" | "coordinator-lease" | "empty" | "unknown"
+export type InspectedKind =
+  | "sqlite-wal"
+  | "sqlite-database"
+  | "wal-base"
+  | "coordinator-lease"
+  | "append-log-segment"
+  | "append-log"
+  | "empty"
+  | "unknown"
 
 /**
  * Something in the file that does not check.
@@ -23,6 +31,8 @@ export type InspectedKind = "sqlite-wal" | "sqlite-database" | "wal-base" | "coo
  * @since 0.1.0
  */
 export interface Problem {
+  /** Only where several files are looked at. */
+  readonly path?: string
   readonly offset: number
   readonly what: string
   /** `"tail"`: an end that was never acknowledged. `"corrupt"`: anything else. */
@@ -36,7 +46,10 @@ export interface Problem {
  * @category models
  * @since 0.1.0
  */
-export type Fields = Readonly<Record<string, number | bigint | string | boolean | null>>
+export interface Fields {
+  readonly [name: string]: FieldValue
+}
+export type FieldValue = number | bigint | string | boolean | null | Fields
 
 /**
  * One record of a file that consists of records.
@@ -52,7 +65,8 @@ export interface InspectedRecord {
 }
 
 /**
- * The records to list, first and last, both included.
+ * The records to list, first and last, both included: indices counted from 0, in an append log the LSNs that their
+ * frames start at.
  *
  * @category models
  * @since 0.1.0
@@ -60,6 +74,18 @@ export interface InspectedRecord {
 export interface RecordRange {
   readonly from: number
   readonly to: number
+}
+
+/**
+ * What a format that consists of records can list.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface InspectedRecords {
+  /** Of every record, in the order of the columns of a table. */
+  readonly fieldNames: ReadonlyArray<string>
+  readonly list: (range: RecordRange) => Stream.Stream<InspectedRecord, VfsError>
 }
 
 /**
@@ -72,8 +98,10 @@ export interface Inspection {
   readonly header: Fields | null
   readonly summary: Fields
   readonly problems: ReadonlyArray<Problem>
-  /** The records of a range; none where the format has no records, or no readable header to find them by. */
-  readonly records: (range: RecordRange) => Effect.Effect<ReadonlyArray<InspectedRecord>, VfsError>
+  /** What it consists of, where that is files of their own. */
+  readonly parts?: { readonly key: string; readonly fields: ReadonlyArray<Fields> }
+  /** `undefined` where the format has no records, or no readable header to find them by. */
+  readonly records: InspectedRecords | undefined
 }
 
 /**

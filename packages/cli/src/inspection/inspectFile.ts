@@ -4,13 +4,16 @@
  * @since 0.1.0
  */
 import type { FormatIssue } from "@tidemark/core/BinaryFormat"
+import { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
+import * as AppendLogFormat from "@tidemark/wal/AppendLogFormat"
 import * as DatabaseHeaderFormat from "@tidemark/wal/DatabaseHeaderFormat"
 import * as LeaseFormat from "@tidemark/wal/LeaseFormat"
 import * as SqliteWalFormat from "@tidemark/wal/SqliteWalFormat"
 import * as WalBaseFormat from "@tidemark/wal/WalBaseFormat"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
+import { inspectSegment } from "./appendLogInspection.ts"
 import type { Inspection, OpenedFile } from "./Inspection.ts"
 import { inspectLease, inspectWalBase } from "./smallFileInspection.ts"
 import { inspectSqliteDatabase } from "./sqliteDatabaseInspection.ts"
@@ -21,7 +24,7 @@ interface Format {
   /** Bytes that its decoder wants. */
   readonly bytes: number
   readonly decode: (bytes: Uint8Array) => Result.Result<unknown, FormatIssue>
-  readonly inspect: (opened: OpenedFile) => Effect.Effect<Inspection, VfsError>
+  readonly inspect: (opened: OpenedFile) => Effect.Effect<Inspection, VfsError, Vfs>
 }
 
 const formats: ReadonlyArray<Format> = [
@@ -43,6 +46,12 @@ const formats: ReadonlyArray<Format> = [
     bytes: LeaseFormat.leaseBytes,
     decode: LeaseFormat.decode,
     inspect: inspectLease
+  },
+  {
+    name: "append log segment",
+    bytes: AppendLogFormat.segmentHeaderBytes,
+    decode: AppendLogFormat.decodeSegmentHeader,
+    inspect: (opened) => Effect.flatMap(Vfs, (vfs) => inspectSegment(opened, vfs))
   }
 ]
 
@@ -64,12 +73,14 @@ const isOf = (format: Format, start: Uint8Array): boolean =>
  * @category inspection
  * @since 0.1.0
  */
-export const inspectFile = Effect.fnUntraced(function*(opened: OpenedFile): Effect.fn.Return<Inspection, VfsError> {
+export const inspectFile = Effect.fnUntraced(function*(
+  opened: OpenedFile
+): Effect.fn.Return<Inspection, VfsError, Vfs> {
   const start = new Uint8Array(longestHeader)
   yield* opened.file.read(start, 0)
   const format = formats.find((candidate) => isOf(candidate, start))
   if (format !== undefined) return yield* format.inspect(opened)
-  const nothing = { header: null, summary: {}, records: () => Effect.succeed([]) }
+  const nothing = { header: null, summary: {}, records: undefined }
   if (opened.bytes === 0) return { ...nothing, kind: "empty", problems: [] }
   return {
     ...nothing,

@@ -8,9 +8,9 @@ import type { FormatIssue } from "@tidemark/core/BinaryFormat"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as LeaseFormat from "@tidemark/wal/LeaseFormat"
 import * as WalBaseFormat from "@tidemark/wal/WalBaseFormat"
-import * as DateTime from "effect/DateTime"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
+import { isoTime } from "../Style.ts"
 import { type Fields, type InspectedKind, type Inspection, type OpenedFile, problemOf } from "./Inspection.ts"
 
 /**
@@ -64,11 +64,6 @@ export const inspectLease = (opened: OpenedFile): Effect.Effect<Inspection, VfsE
     })
   })
 
-/** `null` for a time beyond what a date can say. */
-const isoTime = (unixMillis: number): string | null =>
-  unixMillis > maxDateMillis ? null : DateTime.formatIso(DateTime.makeUnsafe(unixMillis))
-const maxDateMillis = 8.64e15
-
 const inspectWhole = Effect.fnUntraced(function*<A>(
   { file }: OpenedFile,
   format: {
@@ -83,7 +78,7 @@ const inspectWhole = Effect.fnUntraced(function*<A>(
   const buffer = new Uint8Array(format.bytes + 1)
   const length = yield* file.read(buffer, 0)
   const decoded = format.decode(buffer.subarray(0, length))
-  const rest = { kind: format.kind, records: () => Effect.succeed([]) }
+  const rest = { kind: format.kind, records: undefined }
   return Result.match(decoded, {
     onFailure: (issue) => ({ ...rest, header: null, summary: {}, problems: [problemOf(issue)] }),
     onSuccess: (value) => ({ ...rest, header: format.header(value), summary: format.summary(value), problems: [] })

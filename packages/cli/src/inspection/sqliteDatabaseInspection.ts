@@ -28,7 +28,7 @@ export const inspectSqliteDatabase = Effect.fnUntraced(function*(
       header: null,
       summary: {},
       problems: [problemOf(decoded.failure)],
-      records: () => Effect.succeed([])
+      records: undefined
     }
   }
   const header = decoded.success
@@ -42,7 +42,7 @@ export const inspectSqliteDatabase = Effect.fnUntraced(function*(
       wholePagesInFile: Math.floor(bytes / header.pageSize)
     },
     problems: problemsOf(header.pageSize, databasePages, bytes),
-    records: () => Effect.succeed([])
+    records: undefined
   }
 })
 

@@ -18,6 +18,7 @@ import {
 import { forEachChunk, scanWal, type WalScan } from "@tidemark/wal/WalScan"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
+import * as Stream from "effect/Stream"
 import {
   type Fields,
   type InspectedRecord,
@@ -47,7 +48,7 @@ export const inspectSqliteWal = Effect.fnUntraced(function*(
       header: null,
       summary: { frames: 0, commits: 0, validBytes: 0, tornTailBytes: 0 },
       problems: [problemOf(decoded.failure)],
-      records: () => Effect.succeed([])
+      records: undefined
     }
   }
   const header = decoded.success
@@ -75,7 +76,16 @@ export const inspectSqliteWal = Effect.fnUntraced(function*(
       unusedBytes: Math.max(0, bytes - writtenEnd)
     },
     problems: problemsOf(scan),
-    records: (range) => listFrames(opened, header, chainFromHeader(headerBytes), writtenEnd, range)
+    records: {
+      fieldNames: Object.keys(noFields),
+      list: (range) =>
+        Stream.unwrap(
+          Effect.map(
+            listFrames(opened, header, chainFromHeader(headerBytes), writtenEnd, range),
+            (frames) => Stream.fromIterable(frames)
+          )
+        )
+    }
   }
 })
 

@@ -32,5 +32,8 @@ const heldBy = (program: string) => (database: string) =>
 /** A process of Tidemark that has the database open for as long as the scope is. */
 export const heldByTidemark = heldBy("holdDatabase.ts")
 
+/** A process that has an append log open and writes it all the time, for as long as the scope is open. */
+export const heldByWriter = heldBy("writeLog.ts")
+
 /** A process in which SQLite reads the database, in a transaction, for as long as the scope is open. */
 export const heldBySqlite = heldBy("holdWithSqlite.ts")

@@ -25,13 +25,18 @@ export interface Ended {
 export const runCommand = (
   command: string,
   args: ReadonlyArray<string>,
-  options: { readonly env?: Record<string, string>; readonly onOutput?: (process: { kill(): void }) => void } = {}
+  options: {
+    readonly env?: Record<string, string>
+    readonly uid?: number
+    readonly onOutput?: (process: { kill(): void }) => void
+  } = {}
 ): Effect.Effect<Ended> =>
   Effect.promise(() =>
     new Promise<Ended>((resolve, reject) => {
       const child = spawn(command, args, {
         env: { ...process.env, NODE_COMPILE_CACHE: compileCache, ...options.env },
-        stdio: ["ignore", "pipe", "pipe"]
+        stdio: ["ignore", "pipe", "pipe"],
+        ...(options.uid === undefined ? {} : { uid: options.uid })
       })
       let stdout = ""
       let stderr = ""
