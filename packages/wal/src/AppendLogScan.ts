@@ -75,11 +75,6 @@ export interface SegmentScan {
   readonly records: number
   /** Bytes of the payloads of the records. */
   readonly payloadBytes: number
-  /**
-   * Where batches start, some of them: the first one, and then one at least every 64 KiB where batches are smaller than
-   * that. A position from which a reader can go on without having read what stands before it.
-   */
-  readonly batchStarts: ReadonlyArray<Lsn>
   /** Bytes from the end of the last valid batch to the last byte that is not zero. */
   readonly trailingBytes: number
   /** Why what stands at `endLsn` is no batch, as a phrase with the batch as its subject; `undefined` at the end of the file. */
@@ -146,7 +141,7 @@ export interface ScanReport {
  * @since 0.1.0
  */
 export interface ScanOptions {
-  /** Called with the bytes that were read since the last call, some hundred times a second. */
+  /** Called with the bytes done since the last call, some thousand times a second; they add up to the sizes of the files. */
   readonly onProgress?: ((bytes: number) => void) | undefined
 }
 
@@ -178,6 +173,9 @@ export const scanSegment = (
     buffer: new Uint8Array(blockBytes),
     onProgress: options.onProgress ?? noProgress
   })
+
+/** A block, or as much of one as the largest file needs. */
+const bufferFor = (largestBytes: number) => new Uint8Array(Math.min(blockBytes, Math.ceil((largestBytes + 64) / 8) * 8))
 
 const noProgress = () => {}
 
@@ -225,6 +223,7 @@ interface DirectoryNames {
   readonly foreign: ReadonlyArray<string>
 }
 
+/** Names come in order, and that of segments is the order of their start LSNs. */
 const sortNames = (names: ReadonlyArray<string>): DirectoryNames => {
   const found = {
     segments: new Array<string>(),
@@ -239,8 +238,6 @@ const sortNames = (names: ReadonlyArray<string>): DirectoryNames => {
     else if (looksLikeSegmentName(name)) found.misnamed.push(name)
     else found.foreign.push(name)
   }
-  // The order of names is the order of start LSNs.
-  found.segments.sort()
   return found
 }
 
@@ -250,17 +247,24 @@ const examineOnce = Effect.fnUntraced(function*(
   options: ScanOptions
 ): Effect.fn.Return<ScanReport, VfsError> {
   const names = sortNames(yield* vfs.list(directory))
-  const buffer = new Uint8Array(blockBytes)
-  const onProgress = options.onProgress ?? noProgress
-  const segments: Array<SegmentScan> = []
   const misnamed = [...names.misnamed]
+  const paths: Array<string> = []
+  let largestBytes = 0
   for (const name of names.segments) {
     const path = `${directory}/${name}`
     const identity = yield* vfs.identify(path)
-    if (identity !== undefined && identity.kind !== "file") misnamed.push(name)
-    else {segments.push(
-        yield* scanSegmentFile(vfs, path, { isLast: name === names.segments.at(-1), buffer, onProgress })
-      )}
+    if (identity !== undefined && identity.kind !== "file") {
+      misnamed.push(name)
+      continue
+    }
+    paths.push(path)
+    largestBytes = Math.max(largestBytes, identity?.size ?? 0)
+  }
+  const buffer = bufferFor(largestBytes)
+  const onProgress = options.onProgress ?? noProgress
+  const segments: Array<SegmentScan> = []
+  for (const [index, path] of paths.entries()) {
+    segments.push(yield* scanSegmentFile(vfs, path, { isLast: index === paths.length - 1, buffer, onProgress }))
   }
   const chain = chainProblems(directory, segments)
   const wholeUntil = chain[0]?.lsn ?? segments.at(-1)?.endLsn ?? toLsn(0)

@@ -23,13 +23,10 @@ import { nameOf } from "../AtomicFile.ts"
 import { examineTail } from "./appendLogTail.ts"
 import { BatchWalker } from "./appendLogWalk.ts"
 
-/** How close to each other the remembered starts of batches lie: reading so much takes some 50 microseconds. */
-const markEveryBytes = 64 * 1024
-
 export interface SegmentScanOptions {
   /** Whether damage is looked for behind the valid batches: in a segment that is not the last, anything there is stale. */
   readonly isLast: boolean
-  /** What the file is read into. A multiple of 8 bytes. */
+  /** What the file is read into. A multiple of 8 bytes, at least the header. */
   readonly buffer: Uint8Array
   readonly onProgress: (bytes: number) => void
 }
@@ -47,6 +44,7 @@ export const scanSegmentFile = Effect.fnUntraced(
     const name = nameOf(path)
     if (Result.isSuccess(decoded)) return yield* scanFrames(file, { name, path, bytes }, decoded.success, options)
     const startLsn = parseSegmentFileName(name) ?? toLsn(0)
+    options.onProgress(bytes)
     return {
       name,
       path,
@@ -59,7 +57,6 @@ export const scanSegmentFile = Effect.fnUntraced(
       batches: 0,
       records: 0,
       payloadBytes: 0,
-      batchStarts: [],
       trailingBytes: 0,
       stop: undefined,
       damage: undefined
@@ -77,13 +74,14 @@ const scanFrames = Effect.fnUntraced(function*(
   const { logId, startLsn } = header
   // No LSN is above 2^53 - 1, whatever a header and the size of its file say together.
   const limit = Math.min(bytes, offsetOf(toLsn(Number.MAX_SAFE_INTEGER - 7), startLsn))
-  const walker = new BatchWalker({ logId, startLsn, from: segmentHeaderBytes, limit, markEveryBytes })
-  yield* walkFile(file, walker, segmentHeaderBytes, limit, buffer, onProgress)
+  const walker = new BatchWalker({ logId, startLsn, from: segmentHeaderBytes, limit })
+  const walkedTo = yield* walkFile(file, walker, segmentHeaderBytes, limit, buffer, onProgress)
   const tail = yield* examineTail({ file, fileBytes: limit, logId, startLsn, isLast }, walker.validEnd, buffer)
   if (tail.provenBy !== undefined) {
     // Somebody may be writing the log: what was bad a moment ago was not written yet, if it is good now.
-    yield* walkFile(file, walker, walker.restart(), limit, buffer, onProgress)
+    yield* walkFile(file, walker, walker.restart(), limit, buffer, () => {})
   }
+  onProgress(bytes - (walkedTo - segmentHeaderBytes))
   const lsn = (offset: number): Lsn => lsnAt(offset, startLsn)
   const isDamaged = tail.provenBy !== undefined && walker.validEnd < tail.provenBy
   return {
@@ -98,13 +96,13 @@ const scanFrames = Effect.fnUntraced(function*(
     batches: walker.batches,
     records: walker.records,
     payloadBytes: walker.payloadBytes,
-    batchStarts: walker.marks.map(lsn),
     trailingBytes: Math.max(0, tail.end - walker.validEnd),
     stop: walker.reason,
     damage: isDamaged ? { provenBy: lsn(tail.provenBy) } : undefined
   }
 })
 
+/** Feeds the walk until it stops or the file ends; answers how far it came. */
 const walkFile = Effect.fnUntraced(function*(
   file: VfsFile,
   walker: BatchWalker,
@@ -112,15 +110,16 @@ const walkFile = Effect.fnUntraced(function*(
   limit: number,
   buffer: Uint8Array,
   onProgress: (bytes: number) => void
-): Effect.fn.Return<void, VfsError> {
+): Effect.fn.Return<number, VfsError> {
   const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength)
   let position = from
   while (walker.stop === undefined && position < limit) {
     const length = yield* file.read(buffer.subarray(0, Math.min(buffer.length, limit - position)), position)
     const next = walker.take(buffer.subarray(0, length), view)
-    onProgress(length)
     // Nothing was taken: the file ends inside a frame, or has become shorter.
-    if (next === position) return
+    if (next === position) break
+    onProgress(next - position)
     position = next
   }
+  return position
 })

@@ -44,8 +44,6 @@ export interface WalkOptions {
   readonly from: number
   /** Where it ends, the size of the file at most. No frame reaches behind it. */
   readonly limit: number
-  /** How many bytes at least lie between two starts of batches that are remembered in `marks`; 0 remembers none. */
-  readonly markEveryBytes?: number
 }
 
 /** The checksum of a batch over nothing but the log id: what the LSN of its start continues. */
@@ -61,16 +59,12 @@ export class BatchWalker {
   payloadBytes = 0
   /** The start, as an offset, of the last valid batch whose flag says that everything before it was durable. */
   durableEnd: number
-  /** Starts of valid batches, as offsets. */
-  readonly marks: Array<number> = []
   stop: WalkStop | undefined
 
   private readonly limit: number
   private readonly idChecksum: number
   /** LSN of offset 0, had the file frames there. */
   private readonly lsnOfZero: number
-  private readonly markEveryBytes: number
-  private nextMark: number
   /** Where the next block begins. */
   private position: number
   /** Where the next head stands; behind `position` while a body is skipped. */
@@ -87,8 +81,6 @@ export class BatchWalker {
     this.limit = options.limit
     this.idChecksum = logIdChecksum(options.logId)
     this.lsnOfZero = options.startLsn - segmentHeaderBytes
-    this.markEveryBytes = options.markEveryBytes ?? 0
-    this.nextMark = this.markEveryBytes === 0 ? Infinity : options.from
     this.validEnd = options.from
     this.durableEnd = options.from
     this.position = options.from
@@ -140,10 +132,6 @@ export class BatchWalker {
         batchRecords = 0
         batchPayloadBytes = 0
         if (isFlaggedAt(view, at)) this.durableEnd = start
-        if (start >= this.nextMark) {
-          this.marks.push(start)
-          this.nextMark = start + this.markEveryBytes
-        }
         this.validEnd = position + frameEnd
         checkedTo = frameEnd
         checksum = this.seed(position + frameEnd)
