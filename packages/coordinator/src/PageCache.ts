@@ -19,6 +19,7 @@
  */
 import { invariant } from "@tidemark/core/Invariant"
 import { type CommitSeq, type PageNumber, toCommitSeq } from "@tidemark/core/Scalars"
+import { copyPage, giveBack } from "./internal/pagePool.ts"
 
 /**
  * A bounded cache of page versions.
@@ -26,7 +27,7 @@ import { type CommitSeq, type PageNumber, toCommitSeq } from "@tidemark/core/Sca
  * **Gotchas**
  *
  * What comes out of `get` is the cache's own memory: it is to be copied before the next call, and nobody may write into
- * it. What goes in is copied. So the cache allocates a page once and uses it again and again.
+ * it. Memory of versions that were let go is used again, for any page that is written.
  *
  * @category models
  * @since 0.1.0
@@ -49,6 +50,9 @@ export interface PageCache {
    * A page that alone is above `maxBytes` is not kept.
    */
   readonly put: (page: PageNumber, version: CommitSeq, bytes: Uint8Array) => void
+
+  /** {@link PageCache.put} without a copy: the bytes belong to the cache from here on. */
+  readonly adopt: (page: PageNumber, version: CommitSeq, bytes: Uint8Array) => void
 
   /**
    * The database file now holds this version of the page, and nobody sees an older one any more: it is named 0 from
@@ -91,9 +95,6 @@ const base = toCommitSeq(0n)
  * @since 0.1.0
  */
 export const maxVersionsPerPage = 4
-
-/** Pages that are kept for use again beside those that are counted. */
-const maxFreePages = 64
 
 interface Version {
   readonly page: PageNumber
@@ -139,8 +140,6 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
 
   const pages = new Map<PageNumber, Version>()
   const ends = makeEnds()
-  /** Memory of versions that were let go, for those that come next. */
-  let free: Array<Uint8Array> = []
   let bytes = 0
   let size = 0
   let hits = 0
@@ -171,15 +170,7 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
     unlink(entry)
     bytes -= costOf(entry.bytes)
     size -= 1
-    if (free.length < maxFreePages) free.push(entry.bytes)
-  }
-
-  const copyOf = (given: Uint8Array): Uint8Array => {
-    const last = free.at(-1)
-    if (last === undefined || last.length !== given.length) return new Uint8Array(given)
-    free.pop()
-    last.set(given)
-    return last
+    giveBack(entry.bytes)
   }
 
   const removeFromPage = (entry: Version): void => {
@@ -226,6 +217,25 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
     }
   }
 
+  const adopt = (page: PageNumber, version: CommitSeq, own: Uint8Array): void => {
+    const known = find(page, version)
+    if (known === undefined) {
+      const entry: Version = { page, version, bytes: own, later: ends, earlier: ends, next: pages.get(page) }
+      pages.set(page, entry)
+      linkAsLatest(entry)
+      size += 1
+      dropSurplus(entry)
+    } else {
+      bytes -= costOf(known.bytes)
+      giveBack(known.bytes)
+      known.bytes = own
+      unlink(known)
+      linkAsLatest(known)
+    }
+    bytes += costOf(own)
+    makeRoom()
+  }
+
   return {
     maxBytes,
     get bytes() {
@@ -256,23 +266,10 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
     },
 
     put(page, version, given) {
-      const known = find(page, version)
-      if (known === undefined) {
-        const own = copyOf(given)
-        const entry: Version = { page, version, bytes: own, later: ends, earlier: ends, next: pages.get(page) }
-        pages.set(page, entry)
-        linkAsLatest(entry)
-        size += 1
-        dropSurplus(entry)
-      } else {
-        bytes -= costOf(known.bytes)
-        known.bytes = copyOf(given)
-        unlink(known)
-        linkAsLatest(known)
-      }
-      bytes += costOf(given)
-      makeRoom()
+      adopt(page, version, copyPage(given))
     },
+
+    adopt,
 
     rebase(page, version) {
       const kept = find(page, version)
@@ -287,7 +284,6 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
 
     clear() {
       pages.clear()
-      free = []
       ends.later = ends
       ends.earlier = ends
       bytes = 0

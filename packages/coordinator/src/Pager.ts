@@ -243,17 +243,20 @@ const make = Effect.fnUntraced(function*(options: PagerOptions) {
 
   const withTransaction: Pager["Service"]["withTransaction"] = (use, transactionOptions) => {
     const isolation = transactionOptions?.isolation ?? "snapshot"
-    // The transaction begins inside of what releases it, so that nothing can interrupt between the two.
     const attempt = Effect.suspend(() => {
       let transaction: PagerTransaction | undefined
-      return Effect.onExit(
-        Effect.suspend(() => {
-          const begun = new PagerTransaction(parts, isolation)
-          transaction = begun
-          return Effect.flatMap(use(begun), (value) => begun.commitFor(value))
-        }),
-        () => transaction === undefined ? Effect.void : transaction.release()
-      )
+      let committed: CommitAnswer | undefined
+      const used = Effect.suspend(() => {
+        // The transaction begins inside of what releases it, so that nothing can interrupt between the two.
+        const begun = new PagerTransaction(parts, isolation)
+        transaction = begun
+        return Effect.flatMap(use(begun), (value) =>
+          Effect.map(begun.begunCommit(), (answer) => {
+            committed = answer
+            return value
+          }))
+      })
+      return Effect.onExitPrimitive(used, () => transaction?.release(committed))
     })
     // A snapshot that is taken before the other commit is visible would conflict with it again (PG-02).
     const settle = (error: Conflict | SerializationFailure) =>

@@ -102,6 +102,14 @@ export interface WriteSet {
 
   /** {@link WriteSet.clear}, for good. */
   readonly close: Effect.Effect<void>
+
+  /**
+   * {@link WriteSet.close}, as far as it can be done now: answers what is left to do. `receive` is given every page that
+   * is in memory; those that are its `own` are nobody else's any more.
+   */
+  readonly closeUnsafe: (
+    receive?: (page: PageNumber, bytes: Uint8Array, isOwn: boolean) => void
+  ) => Effect.Effect<void> | undefined
 }
 
 const mebibyte = 1024 * 1024
@@ -142,6 +150,9 @@ export interface WriteSetOptions {
 const pagesPerSpill = 256
 
 const absent = Effect.succeed(undefined)
+
+/** What a set has in memory that was closed: nothing is ever put in there. */
+const empty = new Map<PageNumber, Uint8Array>()
 
 /** What a write set needs once it spills; most never do. */
 interface SpillArea {
@@ -298,12 +309,25 @@ class SpillingWriteSet implements WriteSet {
   }
 
   get close(): Effect.Effect<void> {
-    return Effect.suspend(() => {
-      this.isClosed = true
-      // A spill may still be reading what it moves; everybody else is done.
-      if (this.ownsMemory && this.area === undefined) giveBack(this.memory.values())
-      return this.clear
-    })
+    return Effect.suspend(() => this.closeUnsafe() ?? Effect.void)
+  }
+
+  closeUnsafe(
+    receive?: (page: PageNumber, bytes: Uint8Array, isOwn: boolean) => void
+  ): Effect.Effect<void> | undefined {
+    const { memory } = this
+    // A spill may still be reading what it moves; everybody else is done.
+    const isOwn = this.ownsMemory && this.area === undefined
+    this.isClosed = true
+    if (this.area === undefined) {
+      this.memory = empty
+      this.ascending = undefined
+    }
+    for (const [page, bytes] of memory) {
+      if (receive !== undefined) receive(page, bytes, isOwn)
+      else if (isOwn) giveBack(bytes)
+    }
+    return this.area === undefined ? undefined : this.clear
   }
 
   private hold(page: PageNumber, own: Uint8Array): void {

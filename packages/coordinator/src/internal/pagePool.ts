@@ -1,6 +1,7 @@
 /**
- * Memory of pages that were let go, for transactions that come next: a page of a write set lives for one commit, and
- * allocating it anew costs more than everything else that is done with it.
+ * Memory of pages that were let go, for those that come next: a page that is written lives in its write set, then in
+ * the page cache until later versions push it out, and allocating it anew costs more than everything else that is done
+ * with it.
  *
  * Whoever gives a page back must be the last one to know it.
  */
@@ -20,13 +21,11 @@ export const copyPage = (bytes: Uint8Array): Uint8Array => {
 }
 
 /** @internal */
-export const giveBack = (pages: Iterable<Uint8Array>): void => {
-  for (const page of pages) {
-    let pool = pools.get(page.length)
-    if (pool === undefined) {
-      pool = []
-      pools.set(page.length, pool)
-    }
-    if (pool.length * page.length < maxPooledBytes) pool.push(page)
+export const giveBack = (page: Uint8Array): void => {
+  let pool = pools.get(page.length)
+  if (pool === undefined) {
+    pool = []
+    pools.set(page.length, pool)
   }
+  if (pool.length * page.length < maxPooledBytes) pool.push(page)
 }

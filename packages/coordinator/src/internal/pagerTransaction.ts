@@ -213,57 +213,39 @@ export class PagerTransaction implements Transaction {
   // ---------------------------------------------------------------------------------------------------------------
 
   get commit(): Effect.Effect<CommitAnswer, CommitError> {
-    return Effect.ensuring(
-      Effect.suspend(() => this.begunCommit((answer) => answer)),
-      Effect.suspend(() => this.release())
+    return Effect.onExitPrimitive(
+      Effect.suspend(() => this.begunCommit()),
+      (exit) => this.release(Exit.isSuccess(exit) ? exit.value : undefined)
     )
-  }
-
-  /** Commits and answers `value`; whoever calls it releases the transaction afterwards. */
-  commitFor<A>(value: A): Effect.Effect<A, CommitError> {
-    return this.begunCommit(() => value)
   }
 
   get rollback(): Effect.Effect<void> {
     return Effect.suspend(() => {
       // A commit that is on its way lets go by itself.
-      if (this.isOver) return Effect.void
-      return this.release()
+      return this.isOver ? Effect.void : this.release() ?? Effect.void
     })
   }
 
-  private begunCommit<A>(answerWith: (answer: CommitAnswer) => A): Effect.Effect<A, CommitError> {
+  /** Commits; whoever calls it releases the transaction afterwards. */
+  begunCommit(): Effect.Effect<CommitAnswer, CommitError> {
     this.assertOpen()
     this.isOver = true
     const { databasePages } = this.hold.reader
     const changesSize = this.pages !== databasePages || this.kept !== databasePages
-    return changesSize
-      ? Effect.flatMap(this.settleSize, () => this.submit(answerWith))
-      : this.submit(answerWith)
+    return changesSize ? Effect.flatMap(this.settleSize, () => this.submit()) : this.submit()
   }
 
-  private submit<A>(answerWith: (answer: CommitAnswer) => A): Effect.Effect<A, CommitError> {
+  private submit(): Effect.Effect<CommitAnswer, CommitError> {
     const { reads, writes } = this
     // The snapshot is not read any more: a checkpoint that waits for readers does not wait for committers.
     this.hold.endReading()
-    const commit = this.parts.coordinator.commit({
+    return this.parts.coordinator.commit({
       token: this.token,
       snapshot: this.snapshot,
       writes,
       reads: reads === undefined ? undefined : Array.from(reads).filter((page) => !writes.has(page)),
       databasePages: this.kept < this.hold.reader.databasePages ? this.pages : undefined
     })
-    return Effect.map(commit, (answer) => {
-      if (!writes.isSpilled) this.keepCommitted(answer)
-      return answerWith(answer)
-    })
-  }
-
-  private keepCommitted(answer: CommitAnswer): void {
-    for (const page of this.writes.pagesAscending()) {
-      const bytes = this.writes.getSync(page)
-      if (bytes !== undefined) this.parts.cache.put(page, answer.commitSeq, bytes)
-    }
   }
 
   /**
@@ -295,13 +277,23 @@ export class PagerTransaction implements Transaction {
     return missing
   }
 
-  /** Lets go of the snapshot and of the writes, now; the effect removes the spill file. The first call counts. */
-  release(): Effect.Effect<void> {
-    if (this.isReleased) return Effect.void
+  /**
+   * Lets go of the snapshot and of the writes, now; what is left to do is to remove the spill file. The first call
+   * counts. `committed` is what the commit was answered, if there was one: its pages go to the cache.
+   */
+  release(committed?: CommitAnswer): Effect.Effect<void> | undefined {
+    if (this.isReleased) return undefined
     this.isReleased = true
     this.isOver = true
     this.hold.end()
-    return this.writes.close
+    const { writes } = this
+    if (committed === undefined || writes.isSpilled) return writes.closeUnsafe()
+    const { cache } = this.parts
+    const { commitSeq } = committed
+    return writes.closeUnsafe((page, bytes, isOwn) => {
+      if (isOwn) cache.adopt(page, commitSeq, bytes)
+      else cache.put(page, commitSeq, bytes)
+    })
   }
 
   private assertOpen(): void {
