@@ -115,7 +115,7 @@ export class AppendLogSegments {
     const current = this.open()
     const offset = offsetOf(lsn, current.segment.startLsn)
     if (this.isReady(current, offset, buffers)) return current.file.write(buffers, offset)
-    return Effect.flatMap(this.makeReady(buffers, lsn), ({ all, at, file }) => file.write(all, at))
+    return Effect.flatMap(this.makeReady(buffers, lsn), ({ at, file }) => file.write(buffers, at))
   }
 
   writeAndSync(buffers: ReadonlyArray<Uint8Array>, lsn: Lsn, background: boolean): Effect.Effect<void, VfsError> {
@@ -123,7 +123,7 @@ export class AppendLogSegments {
     const offset = offsetOf(lsn, current.segment.startLsn)
     const how = background ? inBackground : inForeground
     if (this.isReady(current, offset, buffers)) return current.file.writeAndSyncData(buffers, offset, how)
-    return Effect.flatMap(this.makeReady(buffers, lsn), ({ all, at, file }) => file.writeAndSyncData(all, at, how))
+    return Effect.flatMap(this.makeReady(buffers, lsn), ({ at, file }) => file.writeAndSyncData(buffers, at, how))
   }
 
   readonly sync: Effect.Effect<void, VfsError> = Effect.suspend(() => this.open().file.syncData)
@@ -145,23 +145,25 @@ export class AppendLogSegments {
         this.prepareFrom = Infinity
         yield* this.preparer.start(current.segment.index + 1n)
       }
-      return { all: this.withZerosAhead(current, buffers, end), at, file: current.file }
+      if (end > current.preparedEnd) yield* this.fillAhead(current, end)
+      return { at, file: current.file }
     })
   }
 
   /**
-   * A segment that was not prepared is filled with zeros ahead of its frames in the same write, a chunk at a time: so
-   * zeros and frames cannot race for the same bytes.
+   * A segment that was not prepared is filled with zeros from the end of a batch on, a chunk at a time, right before the
+   * batch is written: so that the next batches find their place, and no zeros race with frames for the same bytes. A
+   * disk that has no room for zeros may have some for the batch.
    */
-  private withZerosAhead(
-    current: OpenSegment,
-    buffers: ReadonlyArray<Uint8Array>,
-    end: number
-  ): ReadonlyArray<Uint8Array> {
-    if (end <= current.preparedEnd) return buffers
+  private fillAhead(current: OpenSegment, end: number): Effect.Effect<void, VfsError> {
     const zeroBytes = Math.max(0, Math.min(zeroChunk.length, this.options.segmentBytes - end))
     current.preparedEnd = end + zeroBytes
-    return zeroBytes === 0 ? buffers : [...buffers, zeroChunk.subarray(0, zeroBytes)]
+    if (zeroBytes === 0) return Effect.void
+    return Effect.catchIf(
+      current.file.write([zeroChunk.subarray(0, zeroBytes)], end),
+      ({ code }) => code === "ENOSPC" || code === "EDQUOT",
+      () => Effect.void
+    )
   }
 
   // ---------------------------------------------------------------------------------------------------------------
