@@ -6,6 +6,7 @@
  */
 import { Vfs } from "@tidemark/platform/Vfs"
 import { AppendLog } from "@tidemark/wal/AppendLog"
+import { lockFileName } from "@tidemark/wal/AppendLogFormat"
 import { scanDirectory } from "@tidemark/wal/AppendLogScan"
 import * as Effect from "effect/Effect"
 import { ExitCode } from "../ExitCode.ts"
@@ -20,9 +21,12 @@ import { requireAppendLog } from "./logDirectory.ts"
  * @since 0.1.0
  */
 export const recoverLog = Effect.fnUntraced(function*(directory: string) {
+  const vfs = yield* Vfs
   yield* requireAppendLog(directory)
-  // Before the log is opened, which makes its lock file: a refusal changes nothing at all.
-  yield* scanDirectory(yield* Vfs, directory)
+  if ((yield* vfs.identify(`${directory}/${lockFileName}`)) === undefined) {
+    // Opening makes the lock file first: looked at before, a log that is refused has not even that changed.
+    yield* scanDirectory(vfs, directory)
+  }
   const { recovery } = yield* AppendLog.open({ directory })
   const { cases, droppedBytes, end, firstKept, segments, swept } = recovery
   const report: Report = {

@@ -11,6 +11,7 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { isDirectory, requireAppendLog } from "../appendLog/logDirectory.ts"
 import { ExitCode, WrongUsage } from "../ExitCode.ts"
@@ -18,6 +19,7 @@ import { json } from "../flags.ts"
 import { inspectDirectory } from "../inspection/appendLogInspection.ts"
 import { inspectFile } from "../inspection/inspectFile.ts"
 import type { Fields, FieldValue, InspectedRecords, Inspection, RecordRange } from "../inspection/Inspection.ts"
+import { withProgress } from "../Progress.ts"
 import { emit, type Listing, type Report } from "../Report.ts"
 import { byteSize, count, counted, pairs, type Style, table } from "../Style.ts"
 
@@ -42,7 +44,11 @@ const rangeOf = (flags: {
 
 const inspect = Effect.fnUntraced(function*(path: string, flags: Parameters<typeof rangeOf>[0]) {
   const range = yield* rangeOf(flags)
-  const { bytes, inspection } = yield* open(path)
+  const { bytes, inspection } = yield* open(path).pipe(
+    // Of the whole run: the records are read later.
+    Scope.provide(yield* Effect.scope),
+    withProgress(() => `reading ${path}`)
+  )
   return reportOf(path, bytes, inspection, range)
 })
 
