@@ -318,7 +318,7 @@ describe("recover of an append log", () => {
       assert.deepStrictEqual(segments.map(({ path }) => readFileSync(path)), before)
     }))
 
-  it.effect("LOG-10 refuses a log that another process has open, having changed nothing, until that one is gone", () =>
+  it.effect("LOG-10 refuses a log that another process has open, until that one is gone", () =>
     Effect.gen(function*() {
       const directory = yield* temporaryDirectory
       makeLog(directory, three)
