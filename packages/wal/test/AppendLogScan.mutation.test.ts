@@ -110,6 +110,7 @@ describe("AppendLogScan, damaged byte by byte", () => {
         assert.strictEqual(report.problems[0]?.lsn, lsn, `byte ${offset} ^ ${pattern}`)
         assert.strictEqual(report.problems[0]?.path, `${directory}/${older.name}`, `byte ${offset} ^ ${pattern}`)
         assert.strictEqual(report.endLsn, lsn, "the log is whole up to there")
+        assert.strictEqual(report.problems.length, 1, "and its damage is reported once")
       }
       const report = await examineFiles({ [older.name]: older.bytes.slice(0, offset), [last.name]: last.bytes })
       assert.strictEqual(report.problems[0]?.lsn, lsn, `${offset} bytes`)

@@ -244,6 +244,51 @@ describe("AppendLogScan, torn by a power loss", () => {
     assert.strictEqual(report.batches, 1)
   })
 
+  it("RC-13 a real proof in front of thousands of imitations is not forgotten", async () => {
+    const fake = new Uint8Array(70_000 * 16)
+    const view = new DataView(fake.buffer)
+    for (let at = 0; at < fake.length; at += 16) writeCommitFrame(view, at, toLsn(startLsn + 200), true, at)
+    const batches: ReadonlyArray<Batch> = [{ pieces: [10] }, { pieces: [100] }, { pieces: [1] }, {
+      pieces: [{ payload: fake }]
+    }]
+    const segment = buildSegment(batches, { startLsn })
+    const bytes = segment.bytes.slice(0, (segment.cuts[4] ?? 0) - commitFrameBytes)
+    bytes.fill(0, segment.cuts[1], segment.cuts[2])
+    const report = await examineFiles({ [segment.name]: bytes })
+    assert.strictEqual(report.problems[0]?.offset, segment.cuts[1])
+  })
+
+  it("RC-12 no proof: the commit frame of the bad batch itself, and one whose batch starts where none can", async () => {
+    const segment = buildSegment([{ pieces: [10] }, { pieces: [13] }], { startLsn })
+    const [bad = 0, end = 0] = segment.cuts.slice(1)
+    // The checksum is right and the flag is set, but padding is not zero: no frame, so the batch is none.
+    const padded = segment.bytes.slice()
+    padded[bad + 8 + 13] = 1
+    const seal = (bytes: Uint8Array, start: number, commit: number) => {
+      const lsn = toLsn(startLsn + start - 64)
+      const checksum = batchChecksum(logId, lsn, [bytes.subarray(start, commit)], commit - start)
+      writeCommitFrame(new DataView(bytes.buffer), commit, lsn, true, checksum)
+      return bytes
+    }
+    const torn = segment.bytes.slice()
+    torn[bad + 8] = (torn[bad + 8] ?? 0) ^ 1
+    const withRoom = () => new Uint8Array([...torn, ...new Uint8Array(commitFrameBytes)])
+    const noProofs = [
+      seal(padded, bad, end - commitFrameBytes),
+      // In the middle of a word, and before the bad batch.
+      seal(withRoom(), end - 4, end),
+      seal(withRoom(), 64, end)
+    ]
+    for (const bytes of noProofs) {
+      const report = await examineFiles({ [segment.name]: bytes })
+      assert.deepStrictEqual(report.problems, [])
+      assert.strictEqual(report.batches, 1)
+    }
+    // The same, where a batch can start: this is how a proof looks.
+    const proven = await examineFiles({ [segment.name]: seal(withRoom(), end, end) })
+    assert.strictEqual(proven.problems[0]?.offset, bad)
+  })
+
   it("RC-12 what is behind the valid batches is reported as the tail, up to its last byte that is not zero", async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(fc.nat(255), { maxLength: 40 }), async (tail) => {

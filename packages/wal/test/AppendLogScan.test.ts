@@ -20,7 +20,7 @@ import {
   payload
 } from "./support/appendLogFiles.ts"
 
-const files = (segments: ReadonlyArray<BuiltSegment>): Record<string, Uint8Array> =>
+const files = (segments: ReadonlyArray<Pick<BuiltSegment, "name" | "bytes">>): Record<string, Uint8Array> =>
   Object.fromEntries(segments.map(({ bytes, name }) => [name, bytes]))
 
 /** A log of four segments, of which the first ones were truncated away. */
@@ -56,6 +56,7 @@ const path = ({ name }: BuiltSegment) => `${directory}/${name}`
 
 const firstProblem = async (found: Readonly<Record<string, Uint8Array>>) => {
   const report = await examineFiles(found)
+  assert.strictEqual(report.problems.length, 1, "one thing is wrong, and is reported once")
   assert.isUndefined(report.tornTail, "a damaged log has no tail")
   assert.strictEqual(report.endLsn, report.problems[0]?.lsn, "the log is whole up to the first problem")
   return report.problems[0]
@@ -193,12 +194,14 @@ describe("AppendLogScan", () => {
 
     it("header by header: the log id, the index, the start", async () => {
       const foreign = rewrittenHeader(third, (view) => view.setUint8(16, 1))
-      assert.deepInclude(await firstProblem(withBytes(third, foreign)), { lsn: third.startLsn, path: path(third) })
-      for (const index of [5n, 6n, 8n]) {
-        const renumbered = rewrittenHeader(third, (view) => view.setBigUint64(40, index, true))
-        const problem = await firstProblem(withBytes(third, renumbered))
-        assert.deepInclude(problem, { lsn: third.startLsn, path: path(third) })
-        assert.include(problem?.message, `has index ${index}, and the segment before it has 6`)
+      const stranger = await firstProblem(withBytes(third, foreign))
+      assert.deepInclude(stranger, { lsn: third.startLsn, path: path(third) })
+      assert.include(stranger?.message, "belongs to another log")
+      for (const index of [0n, 7n, 9n]) {
+        const renumbered = rewrittenHeader(fourth, (view) => view.setBigUint64(40, index, true))
+        const problem = await firstProblem(withBytes(fourth, renumbered))
+        assert.deepInclude(problem, { lsn: fourth.startLsn, path: path(fourth) })
+        assert.include(problem?.message, `has index ${index}, and the segment before it has 7`)
       }
       const moved = rewrittenHeader(third, (view) => view.setBigUint64(32, BigInt(third.startLsn) + 8n, true))
       const misplaced = await firstProblem(withBytes(third, moved))
@@ -300,7 +303,11 @@ describe("AppendLogScan", () => {
     const [first, second] = buildLog([[{ pieces: [3_000_000] }], [{ pieces: [10] }]], { bytes: 4096 })
     assert.isDefined(first)
     assert.isDefined(second)
-    const large = [first, { ...second, bytes: new Uint8Array([...second.bytes, 1, 2, 3]) }]
+    const large = [
+      first,
+      { ...second, bytes: new Uint8Array([...second.bytes, 1, 2, 3]) },
+      { name: "0000000000010000.tlog", bytes: new Uint8Array(500) }
+    ]
     let seen = 0
     const report = await Effect.runPromise(
       Effect.flatMap(Vfs, (vfs) =>
@@ -313,9 +320,30 @@ describe("AppendLogScan", () => {
     assert.strictEqual(seen, report.segments.reduce((sum, { bytes }) => sum + bytes, 0))
   })
 
+  it("the reason why the walk ended is a phrase about the batch that would stand there", async () => {
+    const [head, end] = [third.cuts[1] ?? 0, third.cuts[2] ?? 0]
+    const reasonOf = async (bytes: Uint8Array) => (await examineFiles({ [third.name]: bytes })).segments[0]?.stop
+    const changed = (offset: number, value: number) => {
+      const bytes = third.bytes.slice()
+      bytes[offset] = value
+      return bytes
+    }
+    assert.isUndefined(await reasonOf(third.bytes))
+    assert.strictEqual(await reasonOf(new Uint8Array([...third.bytes, 0])), "is cut off by the end of the file")
+    assert.strictEqual(await reasonOf(third.bytes.slice(0, end - 16)), "is cut off by the end of the file")
+    assert.strictEqual(await reasonOf(third.bytes.slice(0, end - 17)), "goes on behind the end of the file")
+    assert.strictEqual(await reasonOf(third.bytes.slice(0, end - 1)), "goes on behind the end of the file")
+    assert.strictEqual(await reasonOf(changed(end - 16, 0)), "has a frame that is none")
+    assert.strictEqual(await reasonOf(third.bytes.slice().fill(0, end - 16)), "is cut off by zeros")
+    assert.strictEqual(await reasonOf(changed(head, 9)), "has a frame that is none")
+    assert.strictEqual(await reasonOf(changed(head + 8, 0)), "does not have the checksum in its commit frame")
+    assert.strictEqual(await reasonOf(changed(end - 17, 1)), "has a frame whose padding is not zero")
+    assert.strictEqual(await reasonOf(changed(end - 8, 1)), "ends with the commit frame of another one")
+  })
+
   describe("a log that is written meanwhile", () => {
     /** The disk, but before the read with this number (from 0 on) of a file something happens. */
-    const meanwhile = (disk: MemoryDisk, reads: number, happens: () => void) =>
+    const meanwhile = (disk: MemoryDisk, reads: number, happens: () => void, maxReadBytes = Infinity) =>
       Effect.runPromise(
         Effect.gen(function*() {
           const vfs = yield* Vfs
@@ -328,21 +356,35 @@ describe("AppendLogScan", () => {
                 read: (buffer, position) =>
                   Effect.suspend(() => {
                     if (left-- === 0) happens()
-                    return file.read(buffer, position)
+                    return file.read(buffer.subarray(0, Math.min(buffer.length, maxReadBytes)), position)
                   })
               }))
           }, directory)
         }).pipe(Effect.provide(MemoryVfs.layerDisk(disk)))
       )
 
-    const whole = buildSegment([{ pieces: [10] }, { pieces: [20] }, { pieces: [30] }], { bytes: 4096 })
+    const whole = buildSegment([{ pieces: [10] }, { pieces: [20, 30] }, { pieces: [40] }], { bytes: 4096 })
 
     it("a batch that was not there yet when its place was read is not damage because the one behind it is", async () => {
-      for (const reads of [2, 3]) {
-        const disk = diskWith({ [whole.name]: whole.bytes.slice().fill(0, whole.cuts[1]) })
-        const report = await meanwhile(disk, reads, () => disk.writeFile(path(whole), whole.bytes))
-        assert.deepStrictEqual(report.problems, [])
-        assert.isTrue([toLsn((whole.cuts[1] ?? 0) - 64), whole.endLsn].includes(report.endLsn))
+      const second = whole.cuts[1] ?? 0
+      // Nothing of the second batch was there, its first record, everything but its commit frame.
+      for (const writtenBytes of [second, second + 32, (whole.cuts[2] ?? 0) - 16]) {
+        // The header, one block and the tail are read. In small blocks it happens behind every one of them.
+        for (let reads = 1; reads < 8; reads++) {
+          const disk = diskWith({ [whole.name]: whole.bytes.slice().fill(0, writtenBytes) })
+          const happens = () => disk.writeFile(path(whole), whole.bytes)
+          const report = await meanwhile(disk, reads, happens, reads < 4 ? Infinity : 64)
+          assert.deepStrictEqual(report.problems, [])
+          const isLate = report.endLsn === toLsn(second - 64)
+          assert.deepStrictEqual(
+            [report.batches, report.records, report.segments[0]?.payloadBytes],
+            isLate ? [1, 1, 10] : [3, 4, 100]
+          )
+          if (!isLate) {
+            assert.strictEqual(report.endLsn, whole.endLsn)
+            assert.isUndefined(report.tornTail)
+          }
+        }
       }
     })
 

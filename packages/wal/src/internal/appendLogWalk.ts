@@ -143,7 +143,7 @@ export class BatchWalker {
           batchRecords++
           batchPayloadBytes += payloadBytes
         }
-        if (zeroFrom < frameEnd && zeroFrom < end && firstNonZero(view, zeroFrom, Math.min(frameEnd, end)) >= 0) {
+        if (zeroFrom < frameEnd && firstNonZero(view, zeroFrom, Math.min(frameEnd, end)) >= 0) {
           this.stopAt(at, "has a frame whose padding is not zero")
           break
         }
