@@ -342,12 +342,12 @@ describe("AppendLogScan", () => {
   })
 
   describe("a log that is written meanwhile", () => {
-    /** The disk, but before the read with this number (from 0 on) of a file something happens. */
-    const meanwhile = (disk: MemoryDisk, reads: number, happens: () => void, maxReadBytes = Infinity) =>
+    /** Looks at the disk while something happens before each read; the first, number 0, is that of the header. */
+    const meanwhile = (disk: MemoryDisk, happens: (read: number) => void, maxReadBytes = Infinity) =>
       Effect.runPromise(
         Effect.gen(function*() {
           const vfs = yield* Vfs
-          let left = reads
+          let reads = 0
           return yield* examineDirectory({
             ...vfs,
             open: (path, options) =>
@@ -355,7 +355,7 @@ describe("AppendLogScan", () => {
                 ...file,
                 read: (buffer, position) =>
                   Effect.suspend(() => {
-                    if (left-- === 0) happens()
+                    happens(reads++)
                     return file.read(buffer.subarray(0, Math.min(buffer.length, maxReadBytes)), position)
                   })
               }))
@@ -372,8 +372,10 @@ describe("AppendLogScan", () => {
         // The header, one block and the tail are read. In small blocks it happens behind every one of them.
         for (let reads = 1; reads < 8; reads++) {
           const disk = diskWith({ [whole.name]: whole.bytes.slice().fill(0, writtenBytes) })
-          const happens = () => disk.writeFile(path(whole), whole.bytes)
-          const report = await meanwhile(disk, reads, happens, reads < 4 ? Infinity : 64)
+          const happens = (read: number) => {
+            if (read === reads) disk.writeFile(path(whole), whole.bytes)
+          }
+          const report = await meanwhile(disk, happens, reads < 4 ? Infinity : 64)
           assert.deepStrictEqual(report.problems, [])
           const isLate = report.endLsn === toLsn(second - 64)
           assert.deepStrictEqual(
@@ -388,11 +390,27 @@ describe("AppendLogScan", () => {
       }
     })
 
+    it("what was written behind the tail that was seen is no tail", async () => {
+      const disk = diskWith({ [whole.name]: whole.bytes.slice().fill(0, whole.cuts[1]) })
+      const longer = buildSegment([{ pieces: [10] }, { pieces: [20, 30] }, { pieces: [40] }, { pieces: [50] }], {
+        bytes: 4096
+      })
+      const report = await meanwhile(disk, (read) => {
+        // Before the tail is looked through, and before the batches are walked through again.
+        if (read === 2) disk.writeFile(path(whole), whole.bytes)
+        if (read === 4) disk.writeFile(path(whole), longer.bytes)
+      })
+      assert.strictEqual(report.endLsn, longer.endLsn)
+      assert.strictEqual(report.segments[0]?.trailingBytes, 0)
+    })
+
     it("but damage is, although the log goes on behind it", async () => {
       const damaged = whole.bytes.slice()
       damaged[(whole.cuts[1] ?? 0) + 9] = 0xee
       const disk = diskWith({ [whole.name]: damaged.slice().fill(0, whole.cuts[2]) })
-      const report = await meanwhile(disk, 2, () => disk.writeFile(path(whole), damaged))
+      const report = await meanwhile(disk, (read) => {
+        if (read === 2) disk.writeFile(path(whole), damaged)
+      })
       assert.strictEqual(report.problems[0]?.offset, whole.cuts[1])
     })
 
@@ -415,7 +433,9 @@ describe("AppendLogScan", () => {
 
     it("a file that becomes shorter while it is read ends where it ends", async () => {
       const disk = diskWith({ [whole.name]: whole.bytes })
-      const report = await meanwhile(disk, 1, () => disk.writeFile(path(whole), whole.bytes.slice(0, whole.cuts[2])))
+      const report = await meanwhile(disk, (read) => {
+        if (read === 1) disk.writeFile(path(whole), whole.bytes.slice(0, whole.cuts[2]))
+      })
       assert.deepStrictEqual(report.problems, [])
       assert.strictEqual(report.batches, 2)
     })
