@@ -45,9 +45,8 @@ const maxFrames = SqliteWal.defaults.restartFrames + SqliteWal.defaults.autoChec
 /** These frames, and the zeros that are written ahead of them. */
 const maxWalBytes = walHeaderBytes + maxFrames * frameBytes + SqliteWal.defaults.preallocateBytes
 /**
- * By the second sample (an eighth of the commits) every cache and table is full, and two of them go up and down: the
- * outcomes that are remembered, 16,384 to 32,768 of 230 bytes (3.8 MB), and the index of the log, up to 32,000 frames of
- * 20 bytes in arrays that double (1.3 MB). The rest is for what the compiler keeps. A leak of one object, 16 bytes or
+ * By the second sample (an eighth of the commits) every cache and table is full. One goes up and down: the index of the
+ * log, up to 32,000 frames of 20 bytes in arrays that double (1.3 MB). The rest is for what the compiler keeps. A leak of one object, 16 bytes or
  * more, in each of 875,000 commits is 14 MB.
  */
 const maxHeapGrowth = 8 * mebibyte

@@ -88,13 +88,14 @@ export const versionOverheadBytes = 256
 const base = toCommitSeq(0n)
 
 /**
- * Versions of one page that are held at the most; the one put first goes first. A page that is committed all the time
- * would otherwise fill the cache with versions that nobody sees any more.
+ * Versions of one page that are held at the most; the one put first goes first: the newest, and two before it for
+ * transactions that are under way. A page that is committed all the time would otherwise fill the cache with versions
+ * that nobody sees any more.
  *
  * @category constants
  * @since 0.1.0
  */
-export const maxVersionsPerPage = 4
+export const maxVersionsPerPage = 3
 
 interface Version {
   readonly page: PageNumber

@@ -10,10 +10,22 @@
 const maxPooledBytes = 4 * 1024 * 1024
 
 const pools = new Map<number, Array<Uint8Array>>()
+/** The pool that was used last: nearly every process has pages of one size. */
+let lastSize = 0
+let lastPool: Array<Uint8Array> = []
+
+const poolOf = (size: number): Array<Uint8Array> => {
+  if (size === lastSize) return lastPool
+  const pool = pools.get(size) ?? []
+  pools.set(size, pool)
+  lastSize = size
+  lastPool = pool
+  return pool
+}
 
 /** @internal A page with the contents of `bytes`. */
 export const copyPage = (bytes: Uint8Array): Uint8Array => {
-  const pooled = pools.get(bytes.length)?.pop()
+  const pooled = poolOf(bytes.length).pop()
   // Not `slice`, which for a Node `Buffer` answers a view of the same bytes.
   if (pooled === undefined) return new Uint8Array(bytes)
   pooled.set(bytes)
@@ -22,10 +34,6 @@ export const copyPage = (bytes: Uint8Array): Uint8Array => {
 
 /** @internal */
 export const giveBack = (page: Uint8Array): void => {
-  let pool = pools.get(page.length)
-  if (pool === undefined) {
-    pool = []
-    pools.set(page.length, pool)
-  }
+  const pool = poolOf(page.length)
   if (pool.length * page.length < maxPooledBytes) pool.push(page)
 }
