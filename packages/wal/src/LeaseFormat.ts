@@ -9,10 +9,12 @@
  *
  * @since 0.1.0
  */
-import { FormatIssue, toCodec } from "@tidemark/core/BinaryFormat"
-import { crc32c } from "@tidemark/platform/Checksum"
+import type { FormatIssue } from "@tidemark/core/BinaryFormat"
+import { toCodec } from "@tidemark/core/BinaryFormat"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import type { FixedRecord } from "./internal/fixedRecord.ts"
+import { encodeFixed, fixedIssue, openFixed } from "./internal/fixedRecord.ts"
 import { sideDirectory } from "./WalBaseFormat.ts"
 
 /**
@@ -23,21 +25,23 @@ import { sideDirectory } from "./WalBaseFormat.ts"
  */
 export const leaseBytes = 56
 
-/** `TDMKLEAS`, read as a little-endian u64. */
-const magic = 0x5341454c_4b4d4454n
-const formatVersion = 1
+const record: FixedRecord = {
+  format: "coordinator lease",
+  bytes: leaseBytes,
+  // Its text, read as a little-endian u64.
+  magic: 0x5341454c_4b4d4454n,
+  magicText: "TDMKLEAS",
+  version: 1
+}
 
 const offsets = {
-  magic: 0,
-  version: 8,
   zero1: 10,
   pid: 12,
   birth: 16,
   generation: 24,
   acquiredUnixMillis: 32,
   expiresUnixMillis: 40,
-  zero2: 48,
-  checksum: 52
+  zero2: 48
 } as const
 
 /**
@@ -70,11 +74,6 @@ export const Lease = Schema.Struct({
 })
 export type Lease = typeof Lease.Type
 
-const viewOf = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-
-const issue = (code: string, field: string, offset: number, found: string, expected: string) =>
-  Result.fail(new FormatIssue({ format: "coordinator lease", code, field, offset, found, expected }))
-
 /**
  * Reads a lease.
  *
@@ -87,46 +86,20 @@ const issue = (code: string, field: string, offset: number, found: string, expec
  * @since 0.1.0
  */
 export const decode = (bytes: Uint8Array): Result.Result<Lease, FormatIssue> => {
-  if (bytes.length !== leaseBytes) {
-    return issue(
-      bytes.length < leaseBytes ? "TooShort" : "TooLong",
-      "length",
-      0,
-      `${bytes.length} bytes`,
-      `${leaseBytes} bytes`
-    )
-  }
-  const view = viewOf(bytes)
-  const foundMagic = view.getBigUint64(offsets.magic, true)
-  if (foundMagic !== magic) {
-    return issue(
-      "BadMagic",
-      "magic",
-      offsets.magic,
-      `0x${foundMagic.toString(16)}`,
-      `0x${magic.toString(16)} (TDMKLEAS)`
-    )
-  }
-  const version = view.getUint16(offsets.version, true)
-  if (version !== formatVersion) {
-    return issue("UnsupportedVersion", "version", offsets.version, `${version}`, `${formatVersion}`)
-  }
-  const stored = view.getUint32(offsets.checksum, true)
-  const computed = crc32c(bytes.subarray(0, offsets.checksum))
-  if (stored !== computed) {
-    return issue("ChecksumMismatch", "CRC-32C", offsets.checksum, stored.toString(16), computed.toString(16))
-  }
+  const opened = openFixed(record, bytes)
+  if (Result.isFailure(opened)) return Result.fail(opened.failure)
+  const view = opened.success
   const zero1 = view.getUint16(offsets.zero1, true)
-  if (zero1 !== 0) return issue("NotZero", "zero field", offsets.zero1, `${zero1}`, "0")
+  if (zero1 !== 0) return fixedIssue(record, "NotZero", "zero field", offsets.zero1, `${zero1}`, "0")
   const zero2 = view.getUint32(offsets.zero2, true)
-  if (zero2 !== 0) return issue("NotZero", "zero field", offsets.zero2, `${zero2}`, "0")
+  if (zero2 !== 0) return fixedIssue(record, "NotZero", "zero field", offsets.zero2, `${zero2}`, "0")
   const acquired = view.getBigUint64(offsets.acquiredUnixMillis, true)
   if (acquired > Number.MAX_SAFE_INTEGER) {
-    return issue("OutOfRange", "acquired", offsets.acquiredUnixMillis, `${acquired}`, "at most 2^53 - 1")
+    return fixedIssue(record, "OutOfRange", "acquired", offsets.acquiredUnixMillis, `${acquired}`, "at most 2^53 - 1")
   }
   const expires = view.getBigUint64(offsets.expiresUnixMillis, true)
   if (expires > Number.MAX_SAFE_INTEGER) {
-    return issue("OutOfRange", "expires", offsets.expiresUnixMillis, `${expires}`, "at most 2^53 - 1")
+    return fixedIssue(record, "OutOfRange", "expires", offsets.expiresUnixMillis, `${expires}`, "at most 2^53 - 1")
   }
   return Result.succeed({
     pid: view.getUint32(offsets.pid, true),
@@ -143,19 +116,14 @@ export const decode = (bytes: Uint8Array): Result.Result<Lease, FormatIssue> => 
  * @category encoding
  * @since 0.1.0
  */
-export const encode = (lease: Lease): Uint8Array => {
-  const bytes = new Uint8Array(leaseBytes)
-  const view = viewOf(bytes)
-  view.setBigUint64(offsets.magic, magic, true)
-  view.setUint16(offsets.version, formatVersion, true)
-  view.setUint32(offsets.pid, lease.pid, true)
-  view.setBigUint64(offsets.birth, lease.birth, true)
-  view.setBigUint64(offsets.generation, lease.generation, true)
-  view.setBigUint64(offsets.acquiredUnixMillis, BigInt(lease.acquiredUnixMillis), true)
-  view.setBigUint64(offsets.expiresUnixMillis, BigInt(lease.expiresUnixMillis), true)
-  view.setUint32(offsets.checksum, crc32c(bytes.subarray(0, offsets.checksum)), true)
-  return bytes
-}
+export const encode = (lease: Lease): Uint8Array =>
+  encodeFixed(record, (view) => {
+    view.setUint32(offsets.pid, lease.pid, true)
+    view.setBigUint64(offsets.birth, lease.birth, true)
+    view.setBigUint64(offsets.generation, lease.generation, true)
+    view.setBigUint64(offsets.acquiredUnixMillis, BigInt(lease.acquiredUnixMillis), true)
+    view.setBigUint64(offsets.expiresUnixMillis, BigInt(lease.expiresUnixMillis), true)
+  })
 
 /**
  * The lease as a codec.

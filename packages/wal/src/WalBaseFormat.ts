@@ -9,11 +9,13 @@
  *
  * @since 0.1.0
  */
-import { FormatIssue, toCodec } from "@tidemark/core/BinaryFormat"
+import type { FormatIssue } from "@tidemark/core/BinaryFormat"
+import { toCodec } from "@tidemark/core/BinaryFormat"
 import { CommitSeq, toCommitSeq } from "@tidemark/core/Scalars"
-import { crc32c } from "@tidemark/platform/Checksum"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import type { FixedRecord } from "./internal/fixedRecord.ts"
+import { encodeFixed, fixedIssue, openFixed } from "./internal/fixedRecord.ts"
 
 /**
  * Bytes of the file.
@@ -23,13 +25,16 @@ import * as Schema from "effect/Schema"
  */
 export const walBaseBytes = 48
 
-/** `TDMKBASE`, read as a little-endian u64. */
-const magic = 0x45534142_4b4d4454n
-const formatVersion = 1
+const record: FixedRecord = {
+  format: "WAL base",
+  bytes: walBaseBytes,
+  // Its text, read as a little-endian u64.
+  magic: 0x45534142_4b4d4454n,
+  magicText: "TDMKBASE",
+  version: 1
+}
 
 const offsets = {
-  magic: 0,
-  version: 8,
   sealed: 10,
   zero1: 12,
   salt1: 16,
@@ -37,8 +42,7 @@ const offsets = {
   previousSalt1: 24,
   previousSalt2: 28,
   baseCommitSeq: 32,
-  zero2: 40,
-  checksum: 44
+  zero2: 40
 } as const
 
 /**
@@ -78,11 +82,6 @@ export const WalBase = Schema.Struct({
 })
 export type WalBase = typeof WalBase.Type
 
-const viewOf = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-
-const issue = (code: string, field: string, offset: number, found: string, expected: string) =>
-  Result.fail(new FormatIssue({ format: "WAL base", code, field, offset, found, expected }))
-
 /**
  * Reads a WAL base.
  *
@@ -95,40 +94,14 @@ const issue = (code: string, field: string, offset: number, found: string, expec
  * @since 0.1.0
  */
 export const decode = (bytes: Uint8Array): Result.Result<WalBase, FormatIssue> => {
-  if (bytes.length !== walBaseBytes) {
-    return issue(
-      bytes.length < walBaseBytes ? "TooShort" : "TooLong",
-      "length",
-      0,
-      `${bytes.length} bytes`,
-      `${walBaseBytes} bytes`
-    )
-  }
-  const view = viewOf(bytes)
-  const foundMagic = view.getBigUint64(offsets.magic, true)
-  if (foundMagic !== magic) {
-    return issue(
-      "BadMagic",
-      "magic",
-      offsets.magic,
-      `0x${foundMagic.toString(16)}`,
-      `0x${magic.toString(16)} (TDMKBASE)`
-    )
-  }
-  const version = view.getUint16(offsets.version, true)
-  if (version !== formatVersion) {
-    return issue("UnsupportedVersion", "version", offsets.version, `${version}`, `${formatVersion}`)
-  }
-  const stored = view.getUint32(offsets.checksum, true)
-  const computed = crc32c(bytes.subarray(0, offsets.checksum))
-  if (stored !== computed) {
-    return issue("ChecksumMismatch", "CRC-32C", offsets.checksum, stored.toString(16), computed.toString(16))
-  }
+  const opened = openFixed(record, bytes)
+  if (Result.isFailure(opened)) return Result.fail(opened.failure)
+  const view = opened.success
   const sealed = view.getUint16(offsets.sealed, true)
-  if (sealed > 1) return issue("BadFlag", "sealed", offsets.sealed, `${sealed}`, "0 or 1")
+  if (sealed > 1) return fixedIssue(record, "BadFlag", "sealed", offsets.sealed, `${sealed}`, "0 or 1")
   for (const offset of [offsets.zero1, offsets.zero2]) {
     const found = view.getUint32(offset, true)
-    if (found !== 0) return issue("NotZero", "zero field", offset, `${found}`, "0")
+    if (found !== 0) return fixedIssue(record, "NotZero", "zero field", offset, `${found}`, "0")
   }
   return Result.succeed({
     sealed: sealed === 1,
@@ -146,20 +119,15 @@ export const decode = (bytes: Uint8Array): Result.Result<WalBase, FormatIssue> =
  * @category encoding
  * @since 0.1.0
  */
-export const encode = (base: WalBase): Uint8Array => {
-  const bytes = new Uint8Array(walBaseBytes)
-  const view = viewOf(bytes)
-  view.setBigUint64(offsets.magic, magic, true)
-  view.setUint16(offsets.version, formatVersion, true)
-  view.setUint16(offsets.sealed, base.sealed ? 1 : 0, true)
-  view.setUint32(offsets.salt1, base.salt1, true)
-  view.setUint32(offsets.salt2, base.salt2, true)
-  view.setUint32(offsets.previousSalt1, base.previousSalt1, true)
-  view.setUint32(offsets.previousSalt2, base.previousSalt2, true)
-  view.setBigUint64(offsets.baseCommitSeq, base.baseCommitSeq, true)
-  view.setUint32(offsets.checksum, crc32c(bytes.subarray(0, offsets.checksum)), true)
-  return bytes
-}
+export const encode = (base: WalBase): Uint8Array =>
+  encodeFixed(record, (view) => {
+    view.setUint16(offsets.sealed, base.sealed ? 1 : 0, true)
+    view.setUint32(offsets.salt1, base.salt1, true)
+    view.setUint32(offsets.salt2, base.salt2, true)
+    view.setUint32(offsets.previousSalt1, base.previousSalt1, true)
+    view.setUint32(offsets.previousSalt2, base.previousSalt2, true)
+    view.setBigUint64(offsets.baseCommitSeq, base.baseCommitSeq, true)
+  })
 
 /**
  * The WAL base as a codec.
