@@ -308,6 +308,23 @@ describe("GroupCommit: poison", () => {
       }
     }))
 
+  it.effect("GC-08 a hand-over that throws when the leader lets it in is refused like everybody else", () =>
+    Effect.gen(function*() {
+      const { disk, log } = yield* start({ padding: "pads" }, { maxQueuedBytes: 16 })
+      const hold = disk.holdNext()
+      yield* log.reserveAndEnqueue(record(0, 0, 16))
+      yield* hold.entered
+      const refused: Array<string> = []
+      const throwing = () => {
+        throw new Error("a bug of the log on top")
+      }
+      log.admit({ length: 8, enter: throwing, refuse: (ended) => refused.push(`throwing ${ended._tag}`) })
+      log.admit({ length: 8, enter: () => refused.push("entered"), refuse: ({ _tag }) => refused.push(`next ${_tag}`) })
+      yield* hold.release
+      yield* settle
+      assert.sameMembers(refused, ["throwing WalPoisoned", "next WalPoisoned"])
+    }))
+
   it.effect("GC-08 poison from inside a hand-over that the leader lets in", () =>
     Effect.gen(function*() {
       const { disk, log } = yield* start({}, { maxQueuedBytes: 8 })
