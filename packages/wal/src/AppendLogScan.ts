@@ -67,8 +67,9 @@ export interface SegmentScan {
   /** Behind the last valid batch; the start when there is none. */
   readonly endLsn: Lsn
   /**
-   * Everything before this position was durable when a batch behind it was written; nothing here says so of what
-   * follows, up to `endLsn`.
+   * Everything before this position was durable when the batch that starts here was written. Nothing says so of what
+   * follows, up to `endLsn`: it may have been read from a page cache that will never write it, because a sync of it
+   * failed and marked it clean. Who builds on it writes it again first; another sync alone proves nothing.
    */
   readonly durableLsn: Lsn
   readonly batches: number

@@ -161,6 +161,27 @@ describe("AppendLogScan, damaged byte by byte", () => {
     )
   })
 
+  it("LOG-04 random words behind a header are no batch and no damage; random bytes are no segment", async () => {
+    // Words that are mostly heads, lengths and small numbers, so that the walk comes some way.
+    const aWord = fc.oneof(
+      fc.tuple(fc.constantFrom(0, 1, 2, 3, 0x103, 4), fc.nat(64)),
+      fc.tuple(fc.nat(600), fc.constant(0)),
+      fc.tuple(fc.nat(0xffffffff), fc.nat(0xffffffff))
+    )
+    const empty = buildSegment([], { startLsn: 512 })
+    await fc.assert(
+      fc.asyncProperty(fc.array(aWord, { maxLength: 60 }), fc.uint8Array({ maxLength: 7 }), async (words, rest) => {
+        const frames = new Uint8Array(Uint32Array.from(words.flat()).buffer)
+        const report = await examineFiles({ [empty.name]: new Uint8Array([...empty.bytes, ...frames, ...rest]) })
+        assert.deepStrictEqual(report.problems, [])
+        assert.strictEqual(report.batches, 0)
+        const refused = await examineFiles({ [empty.name]: new Uint8Array([...frames, ...rest]) })
+        assert.strictEqual(refused.problems.length, 1)
+      }),
+      { numRuns: 500 }
+    )
+  })
+
   it("LOG-04 it does not matter where the blocks end that the file is read in", async () => {
     const aBatch = fc.record({
       pieces: fc.array(
