@@ -133,6 +133,38 @@ describe("AppendLog, failing operations", () => {
       assert.deepStrictEqual(yield* numbers(second.log), [...kept, 5000])
     }))
 
+  it.effect("LOG-11 the last of a full disk is for records, not for zeros", () =>
+    Effect.gen(function*() {
+      const disk = MemoryDisk.make({ capacityBytes: 20_000 })
+      const { log } = yield* openMemory(disk)
+      const total = { acknowledged: 0 }
+      const error = yield* Effect.flip(Effect.forever(Effect.map(log.append(payloadOf(1, 100)), ({ end }) => {
+        total.acknowledged = end
+      })))
+      assert.strictEqual(error._tag, "WalPoisoned")
+      assert.isTrue(total.acknowledged > 19_500, `${total.acknowledged}`)
+    }))
+
+  it.effect("GC-08 what is being prepared ahead stops as well", () =>
+    Effect.gen(function*() {
+      const disk = MemoryDisk.make()
+      const { log } = yield* openMemory(disk, { segmentBytes: 4_000_000 })
+      const hold = disk.hold({ operation: "write", path: /\.tmp-segment/ })
+      yield* log.append(new Uint8Array(2_100_000))
+      yield* hold.reached
+      disk.inject({ operation: "write", path: isSegment, fault: { kind: "error", code: "EIO" } })
+      assert.strictEqual(yield* outcomeOf(log.append(payloadOf(1))), "WalPoisoned")
+      const trace = disk.record()
+      yield* hold.release
+      yield* Effect.repeat(settle, { times: 5 })
+      assert.deepStrictEqual(
+        trace.steps.map(({ kind }) => kind),
+        ["write", "syncData"],
+        "the one under way, and no more"
+      )
+      trace.stop()
+    }))
+
   it.effect("GC-08 a writer in line and an open reservation are told as well", () =>
     Effect.gen(function*() {
       const disk = MemoryDisk.make()

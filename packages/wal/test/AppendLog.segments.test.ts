@@ -6,6 +6,7 @@ import { MemoryDisk } from "@tidemark/platform/MemoryDisk"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
+import * as Scheduler from "effect/Scheduler"
 import { preparedSegmentName, segmentFileName } from "../src/AppendLogFormat.ts"
 import * as LogMetrics from "../src/LogMetrics.ts"
 import {
@@ -19,6 +20,7 @@ import {
   textsOf
 } from "./support/appendLog.ts"
 import { isWaiting, outcomeOf, settle } from "./support/engine.ts"
+import { SeededScheduler } from "./support/seededScheduler.ts"
 
 const segmentsOn = (disk: MemoryDisk) => disk.files.filter((path) => path.endsWith(".tlog"))
 const startOf = (path: string) => Number.parseInt(path.slice(-21, -5), 16)
@@ -250,6 +252,31 @@ describe("AppendLog segments", () => {
             kept.filter((start) => start >= firstKept).toSorted((a, b) => a - b)
           )
         }))
+      }
+    }))
+
+  it.effect("LOG-08 a reservation that is just being made is not truncated away (100 seeds)", () =>
+    Effect.gen(function*() {
+      for (let seed = 0; seed < 100; seed++) {
+        yield* Effect.provideService(
+          Effect.scoped(Effect.gen(function*() {
+            const { log } = yield* openMemory(MemoryDisk.make({ async: false }))
+            yield* log.append(payloadOf(1))
+            const { reserved } = log.watermarks()
+            const reserving = yield* Effect.forkChild(
+              Effect.scoped(Effect.gen(function*() {
+                const { end, fill } = yield* log.reserve(2)
+                yield* fill(payloadOf(2))
+                yield* log.commitAtLeast(end)
+              }))
+            )
+            yield* log.truncateBefore(reserved)
+            yield* Fiber.join(reserving)
+            assert.include(yield* numbers(log), 2, `seed ${seed}`)
+          })),
+          Scheduler.Scheduler,
+          new SeededScheduler(seed, 0.4)
+        )
       }
     }))
 

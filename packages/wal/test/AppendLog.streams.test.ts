@@ -10,7 +10,7 @@ import * as Result from "effect/Result"
 import * as Scheduler from "effect/Scheduler"
 import * as Stream from "effect/Stream"
 import type { LogRecord } from "../src/AppendLog.ts"
-import { decodeFrame, parseSegmentFileName, segmentHeaderBytes } from "../src/AppendLogFormat.ts"
+import { decodeFrame, parseSegmentFileName, segmentHeaderBytes, writeCommitFrame } from "../src/AppendLogFormat.ts"
 import {
   bytesOf,
   type Log,
@@ -242,7 +242,11 @@ describe("AppendLog streams", () => {
       yield* log.append(bytesOf("second"))
       yield* log.flush
       // The log's own bytes as a payload: records, marks and all.
-      const image = disk.readFile(`${memoryDirectory}/0000000000000000.tlog`)?.slice(64, 64 + 96) ?? new Uint8Array(0)
+      const image = disk.readFile(`${memoryDirectory}/0000000000000000.tlog`)?.slice(64, 64 + 64 + 32) ??
+        new Uint8Array(0)
+      // And a mark that names a start which is none.
+      const view = new DataView(image.buffer)
+      writeCommitFrame(view, 80, toLsn(24), true, 0)
       const { end, start } = yield* log.append(image)
       yield* log.append(bytesOf("last"))
       for (let at = start + 8; at < end; at += 8) {
