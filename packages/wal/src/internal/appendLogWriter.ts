@@ -2,8 +2,8 @@
  * Handing records over: the way that every append takes, which has to be short.
  *
  * One hand-over is one synchronous step: room is asked for, the range is reserved, the frames are written into the
- * engine's buffer and the waiter is left there. Its fiber is resumed once. A writer that finds the queue full stands in
- * line with the object that holds its request; as long as nobody has to, that object is used again by the next one.
+ * engine's buffer and the waiter is left there. Its fiber is resumed once. Request and waiter are one object, the only
+ * one that an append makes beside what it answers and what an `Effect.callback` is made of.
  */
 import { invariant } from "@tidemark/core/Invariant"
 import { toLsn } from "@tidemark/core/Scalars"
@@ -12,7 +12,7 @@ import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
 import type { Appended, AppendError, AppendLog, AppendUntil, LogReservation } from "../AppendLog.ts"
 import { frameHeadBytes, recordFrameBytes, writeRecordFrame } from "../AppendLogFormat.ts"
-import type { Admission, GroupCommit, LogEnded } from "../GroupCommit.ts"
+import type { Admission, CommitMode, GroupCommit, HandOverWaiter, LogEnded } from "../GroupCommit.ts"
 import { EmptyRecord, RecordTooLarge } from "../LogErrors.ts"
 import * as TransactionRecordFormat from "../TransactionRecordFormat.ts"
 import type { Fill } from "./runQueue.ts"
@@ -22,77 +22,95 @@ type Resume<A> = (exit: Exit.Exit<A, LogEnded>) => void
 /** A writer is woken when its position is covered, and that comes after it was handed over. */
 const tooEarly = Exit.die(new Error("a writer was woken before its records were handed over"))
 
-/** A request to hand over. It is on its way from the moment it has a payload until it has entered or was refused. */
-abstract class HandOver<Payload, Result> implements Admission {
-  length = 0
-  payload: Payload | undefined
-  until: AppendUntil = "durable"
-  resume: Resume<Result> = () => {}
-  private readonly writer: AppendLogWriter
+/** A request to hand over: first it stands in line for room, then its writer waits for what was promised. */
+abstract class HandOver<Payload, Result> implements Admission, HandOverWaiter {
+  readonly length: number
+  readonly mode: CommitMode
+  protected readonly writer: AppendLogWriter
+  private readonly isAppendOnly: boolean
+  /** Until it has entered or was refused; dropped then, so that nobody's bytes are kept alive by a wait for a sync. */
+  private payload: Payload | undefined
+  private readonly resume: Resume<Result>
+  private outcome: Exit.Exit<Result, LogEnded> = tooEarly
 
-  constructor(writer: AppendLogWriter) {
+  constructor(
+    writer: AppendLogWriter,
+    payload: Payload,
+    length: number,
+    until: AppendUntil,
+    resume: Resume<Result>
+  ) {
     this.writer = writer
+    this.payload = payload
+    this.length = length
+    this.isAppendOnly = until === "appended"
+    this.mode = until === "written" ? "written" : "durable"
+    this.resume = resume
   }
 
-  abstract readonly fill: Fill
+  /** What writes the frames. */
+  protected abstract fillWith(payload: Payload): Fill
   /** What the writer is told, when its frames begin at `start`. */
-  abstract resultAt(start: number, payload: Payload): Result
+  protected abstract resultAt(start: number, payload: Payload): Result
+
+  get isInLine(): boolean {
+    return this.payload !== undefined
+  }
 
   /** Called by the engine when there is room. What is thrown in here is this writer's defect, nobody else's. */
-  readonly enter = (): void => {
-    const { length, payload, resume, until, writer } = this
+  enter(): void {
+    const { isAppendOnly, length, payload, writer } = this
     invariant(payload !== undefined, "a hand-over enters once")
-    let outcome: Exit.Exit<Result, LogEnded> = tooEarly
+    this.payload = undefined
     try {
-      const end = until === "appended"
-        ? writer.engine.enqueueUnsafe(length, this.fill)
-        : writer.engine.enqueueUnsafe(length, this.fill, {
-          mode: until,
-          succeed: () => resume(outcome),
-          fail: (ended) => resume(Exit.fail(ended))
-        })
-      outcome = Exit.succeed(this.resultAt(end - length, payload))
+      const end = writer.engine.enqueueUnsafe(length, this.fillWith(payload), isAppendOnly ? undefined : this)
+      this.outcome = Exit.succeed(this.resultAt(end - length, payload))
       writer.handedOver(end)
     } catch (defect) {
-      this.payload = undefined
-      return resume(Exit.die(defect))
+      return this.resume(Exit.die(defect))
     }
-    this.payload = undefined
-    if (until === "appended") resume(outcome)
+    if (isAppendOnly) this.resume(this.outcome)
   }
 
-  readonly refuse = (ended: LogEnded): void => {
+  refuse(ended: LogEnded): void {
     this.payload = undefined
+    this.resume(Exit.fail(ended))
+  }
+
+  succeed(): void {
+    this.resume(this.outcome)
+  }
+
+  fail(ended: LogEnded): void {
     this.resume(Exit.fail(ended))
   }
 }
 
 class RecordHandOver extends HandOver<Uint8Array, Appended> {
-  readonly fill: Fill = (target, view, offset) => {
-    const { length, payload } = this
-    invariant(payload !== undefined && recordFrameBytes(payload.length) === length, "a payload keeps its length")
-    writeRecordFrame(target, view, offset, payload)
+  protected fillWith(payload: Uint8Array): Fill {
+    invariant(recordFrameBytes(payload.length) === this.length, "a payload keeps its length")
+    this.writer.payload = payload
+    return this.writer.fillWithPayload
   }
 
-  resultAt(start: number): Appended {
+  protected resultAt(start: number): Appended {
     return { start: toLsn(start), end: toLsn(start + this.length) }
   }
 }
 
 class BatchHandOver extends HandOver<ReadonlyArray<Uint8Array>, ReadonlyArray<Appended>> {
-  readonly fill: Fill = (target, view, offset) => {
-    const { length, payload = [] } = this
-    let at = offset
-    for (const record of payload) {
-      const frameBytes = recordFrameBytes(record.length)
-      invariant(at + frameBytes <= offset + length, "the payloads keep their lengths")
-      writeRecordFrame(target, view, at, record)
-      at += frameBytes
+  protected fillWith(payloads: ReadonlyArray<Uint8Array>): Fill {
+    invariant(framesBytes(payloads) === this.length, "payloads keep their lengths")
+    return (target, view, offset) => {
+      let at = offset
+      for (const payload of payloads) {
+        writeRecordFrame(target, view, at, payload)
+        at += recordFrameBytes(payload.length)
+      }
     }
-    invariant(at === offset + length, "the payloads keep their lengths")
   }
 
-  resultAt(start: number, payloads: ReadonlyArray<Uint8Array>): ReadonlyArray<Appended> {
+  protected resultAt(start: number, payloads: ReadonlyArray<Uint8Array>): ReadonlyArray<Appended> {
     let end = start
     return payloads.map((payload) => {
       const recordStart = end
@@ -102,6 +120,9 @@ class BatchHandOver extends HandOver<ReadonlyArray<Uint8Array>, ReadonlyArray<Ap
   }
 }
 
+const framesBytes = (payloads: ReadonlyArray<Uint8Array>): number =>
+  payloads.reduce((sum, payload) => sum + recordFrameBytes(payload.length), 0)
+
 /** @internal */
 export class AppendLogWriter {
   readonly engine: GroupCommit
@@ -109,9 +130,12 @@ export class AppendLogWriter {
   lastRecordEnd: number
   /** Called when something was handed over. */
   onHandOver: () => void = () => {}
+  /** What {@link fillWithPayload} writes: set and used in one step. */
+  payload: Uint8Array = new Uint8Array(0)
+  /** One function for all records. */
+  readonly fillWithPayload: Fill = (target, view, offset) => writeRecordFrame(target, view, offset, this.payload)
   private readonly log: string
   private readonly maxRecordBytes: number
-  private nextRecord = new RecordHandOver(this)
 
   constructor(engine: GroupCommit, log: string, maxRecordBytes: number, lastRecordEnd: number) {
     this.engine = engine
@@ -125,39 +149,27 @@ export class AppendLogWriter {
     const refusal = this.refuse(payloadBytes)
     if (refusal !== undefined) return refusal
     return Effect.callback((resume) => {
-      const request = this.nextRecord
-      request.length = recordFrameBytes(payloadBytes)
-      request.payload = payload
-      request.until = options?.until ?? "durable"
-      request.resume = resume
-      const stepBack = this.engine.admit(request)
-      if (request.payload === undefined) return
-      // It stands in line: it is not to be used by anybody else.
-      this.nextRecord = new RecordHandOver(this)
-      return Effect.sync(stepBack)
+      const until = options?.until ?? "durable"
+      return this.admit(new RecordHandOver(this, payload, recordFrameBytes(payloadBytes), until, resume))
     })
   }
 
   readonly appendAll: AppendLog["Service"]["appendAll"] = (payloads, options) =>
     Effect.suspend((): Effect.Effect<ReadonlyArray<Appended>, AppendError> => {
-      let length = 0
-      for (const payload of payloads) {
-        if (payload.length === 0) return Effect.fail(new EmptyRecord({ log: this.log }))
-        length += recordFrameBytes(payload.length)
-      }
+      if (payloads.some((payload) => payload.length === 0)) return Effect.fail(new EmptyRecord({ log: this.log }))
+      const length = framesBytes(payloads)
       // Together not more than one record may take.
       const refusal = this.refuse(length - frameHeadBytes, recordFrameBytes(this.maxRecordBytes) - frameHeadBytes)
       if (refusal !== undefined) return refusal
-      return Effect.callback((resume) => {
-        const request = new BatchHandOver(this)
-        request.length = length
-        request.payload = payloads
-        request.until = options?.until ?? "durable"
-        request.resume = resume
-        const stepBack = this.engine.admit(request)
-        return request.payload === undefined ? undefined : Effect.sync(stepBack)
-      })
+      const until = options?.until ?? "durable"
+      return Effect.callback((resume) => this.admit(new BatchHandOver(this, payloads, length, until, resume)))
     })
+
+  /** Asks for room; while it stands in line an interruption takes it out. */
+  private admit(handOver: Admission & { readonly isInLine: boolean }): Effect.Effect<void> | undefined {
+    const stepBack = this.engine.admit(handOver)
+    return handOver.isInLine ? Effect.sync(stepBack) : undefined
+  }
 
   readonly appendTransaction: AppendLog["Service"]["appendTransaction"] = (transaction, options) =>
     Effect.suspend(() => this.appendAll(transaction.map(TransactionRecordFormat.encode), options))
