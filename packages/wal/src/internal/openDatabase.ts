@@ -5,7 +5,7 @@
  * 1. Nothing on the disk changes before every refusal has had its turn.
  * 2. What recovery found is made durable before anything is built on it: contents, sizes and names. A process that was
  *    killed has left them to the page cache, and the next power loss would take them from under commits that were
- *    acknowledged since.
+ *    acknowledged since. The log is written back for that: after a failed sync a further sync alone writes nothing.
  * 3. An empty database file beside a log with commits is filled before anything else, page 1 first; none is ever made.
  *    Stock SQLite deletes the log beside an empty file (SWAL-09).
  * 4. Behind the last commit the log holds nothing of this generation: a frame that a crash has left there could
@@ -33,6 +33,7 @@ import { NotADatabase, NotWalMode, PageSizeMismatch } from "../StartUpErrors.ts"
 import { sideDirectory } from "../WalBaseFormat.ts"
 import { WalIndex } from "../WalIndex.ts"
 import { copyPages } from "./checkpoint.ts"
+import { rewrite } from "./rewrite.ts"
 import { WalState, writeWalBase } from "./walState.ts"
 
 /** @internal */
@@ -73,6 +74,7 @@ export const openDatabase = Effect.fnUntraced(function*(
   if (isToBeConverted) yield* convertToWal(databaseFile)
   for (const path of examination.sweepable) yield* vfs.remove(path)
   const walFile = yield* vfs.open(Format.walPath(database), { access: "readWrite", create: "ifMissing" })
+  yield* writeBackPrefix(walFile, examination)
   yield* clearTail(walFile, examination)
   yield* makeDurable(vfs, database, [walFile, databaseFile])
 
@@ -225,6 +227,13 @@ const convertToWal = Effect.fnUntraced(function*(databaseFile: VfsFile): Effect.
 
 /** Bytes of zeros that are written at a time. */
 const clearChunkBytes = 1024 * 1024
+
+/** The header and the frames that count, for the sync that follows (invariant 2). */
+const writeBackPrefix = (
+  walFile: VfsFile,
+  { validFrames, walHeader }: DatabaseExamination
+): Effect.Effect<void, VfsError> =>
+  walHeader === undefined ? Effect.void : rewrite(walFile, 0, Format.frameOffset(validFrames, walHeader.pageSize))
 
 /** Overwrites what this generation has left behind its last commit (invariant 4). */
 const clearTail = Effect.fnUntraced(function*(
