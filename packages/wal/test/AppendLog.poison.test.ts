@@ -83,8 +83,7 @@ describe("AppendLog, failing operations", () => {
           yield* settle
           const trace = disk.record()
           for (const [name, call] of everyCall(log)) {
-            const expected = name === "commitAtLeast of what is durable" ? "WalPoisoned" : "WalPoisoned"
-            assert.strictEqual(yield* outcomeOf(Effect.scoped(call)), expected, name)
+            assert.strictEqual(yield* outcomeOf(Effect.scoped(call)), "WalPoisoned", name)
           }
           const durable = yield* numbers(log)
           assert.includeMembers(durable, acknowledged)
@@ -101,6 +100,14 @@ describe("AppendLog, failing operations", () => {
             assert.deepStrictEqual(yield* numbers(again.log), [...found, 2000])
             yield* again.close
           }
+          // Without a power loss in between, what a failed sync has lost can still be read, and nobody knows.
+          const second = yield* openMemory(disk, { segmentBytes: 300 })
+          const before = yield* numbers(second.log)
+          yield* second.log.append(payloadOf(3000))
+          const third = yield* openMemory(disk.afterCrash("lost"), { segmentBytes: 300 })
+          assert.deepStrictEqual(yield* numbers(third.log), [...before, 3000])
+          yield* third.close
+          yield* second.close
         }
         assert.isTrue(struck > 0)
       })

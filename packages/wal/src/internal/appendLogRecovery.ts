@@ -5,6 +5,7 @@
  * 1. Nothing of the log changes before every refusal has had its turn.
  * 2. What was found is made durable before anything is built on it: contents, sizes and names. A process that was killed
  *    has left them to the page cache, and the next power loss would take them from under what was acknowledged since.
+ *    What is not known to be durable is written back for that: after a failed sync a further sync alone writes nothing.
  * 3. Behind the end there are zeros, durably: what a crash has left there could otherwise look like the continuation of
  *    what is written next (LOG-06).
  */
@@ -12,9 +13,11 @@ import type { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Effect from "effect/Effect"
 import type { LogCorrupt } from "../AppendLogErrors.ts"
-import { scanDirectory, type ScanReport, type TornTail } from "../AppendLogScan.ts"
+import { offsetOf } from "../AppendLogFormat.ts"
+import { scanDirectory, type ScanReport, type SegmentScan, type TornTail } from "../AppendLogScan.ts"
 import { directoryOf } from "../AtomicFile.ts"
 import { zeroChunk } from "./appendLogPreparer.ts"
+import { rewrite } from "./rewrite.ts"
 
 /**
  * Makes the directory and those above it, durably. One that was there already may owe its name to a process that was
@@ -42,18 +45,20 @@ export const recoverLog = Effect.fnUntraced(function*(
   yield* beforeChanges
   for (const name of report.temporaries) yield* vfs.remove(`${directory}/${name}`)
   const last = report.segments.at(-1)
-  if (last !== undefined) yield* clearTail(vfs, last.path, report.tornTail)
+  if (last !== undefined) yield* settleEnd(vfs, last, report.tornTail)
   yield* vfs.syncDirectory(directory)
   return report
 })
 
-const clearTail = (
+/** Writes back what may not be on the disk, and zeros over what does not count. */
+const settleEnd = (
   vfs: Vfs["Service"],
-  path: string,
+  { durableLsn, endLsn, path, startLsn }: SegmentScan,
   tornTail: TornTail | undefined
 ): Effect.Effect<void, VfsError> =>
   Effect.scoped(Effect.gen(function*() {
     const file = yield* vfs.open(path, { access: "readWrite" })
+    yield* rewrite(file, offsetOf(durableLsn, startLsn), offsetOf(endLsn, startLsn))
     if (tornTail !== undefined) {
       const { bytes, offset } = tornTail
       for (let cleared = 0; cleared < bytes; cleared += zeroChunk.length) {
