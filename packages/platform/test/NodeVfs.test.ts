@@ -177,16 +177,16 @@ describe("the way of a durable write", () => {
       monotonicTimeNanosUnsafe: () => nanos,
       sleep: (duration) => clock.sleep(duration)
     })
-    const open = (options: NodeVfs.NodeVfsOptions = {}) =>
-      Effect.map(
-        openNew.pipe(Effect.provide(NodeVfs.layerVfsOptions({ inlineSyncMaxBytes: 100, ...options, calls }))),
-        (file) => ({
-          ...file,
-          sync: (bytes: number) => withClock(file.writeAndSyncData([new Uint8Array(bytes)], 0))
-        })
-      )
+    const openTimed = Effect.map(openNew, (file) => ({
+      ...file,
+      sync: (bytes: number) => withClock(file.writeAndSyncData([new Uint8Array(bytes)], 0))
+    }))
+    const layer = (options: NodeVfs.NodeVfsOptions) =>
+      NodeVfs.layerVfsOptions({ inlineSyncMaxBytes: 100, ...options, calls })
     return {
-      open,
+      open: (options: NodeVfs.NodeVfsOptions = {}) => Effect.provide(openTimed, layer(options)),
+      /** Two files of one layer. */
+      openTwo: Effect.provide(Effect.all([openTimed, openTimed]), layer({})),
       setMicros: (value: number) => {
         micros = value
       },
@@ -286,13 +286,31 @@ describe("the way of a durable write", () => {
 
   it.effect("calls that meet take the pool, and so do the next 15", () =>
     Effect.gen(function*() {
-      const { open, ways } = yield* timed
-      const file = yield* open()
+      const { openTwo, ways } = yield* timed
+      const [file, other] = yield* openTwo
       yield* file.sync(1)
-      yield* Effect.all([file.sync(1), file.sync(1)], { concurrency: "unbounded" })
+      yield* Effect.all([file.sync(1), other.sync(1)], { concurrency: "unbounded" })
       assert.deepStrictEqual(ways(), ["pool", "thread", "pool"])
       for (let call = 0; call < 16; call++) yield* file.sync(1)
       assert.deepStrictEqual(ways(), [...Array.from({ length: 15 }, () => "pool" as const), "thread"])
+    }).pipe(Effect.scoped))
+
+  it.effect("calls of one file follow each other on the calling thread, one in a turn of the event loop", () =>
+    Effect.gen(function*() {
+      const { open, ways } = yield* timed
+      const file = yield* open()
+      yield* file.sync(1)
+      let turns = 0
+      let isOver = false
+      const count = () => {
+        turns++
+        if (!isOver) setImmediate(count)
+      }
+      setImmediate(count)
+      yield* Effect.all(Array.from({ length: 20 }, () => file.sync(1)), { concurrency: "unbounded" })
+      isOver = true
+      assert.deepStrictEqual(ways(), ["pool", ...Array.from({ length: 20 }, () => "thread" as const)])
+      assert.isAtLeast(turns, 18)
     }).pipe(Effect.scoped))
 })
 
@@ -309,16 +327,18 @@ describe("NodeVfs", () => {
       assert.strictEqual((yield* ProcessLiveness).self.pid, process.pid)
     }).pipe(Effect.provide(NodeVfs.layer)))
 
-  it.effect("after a fast first call the bytes are there before the writer is suspended", () =>
+  it.effect("after a fast first call a write is done at once, and the next one in the next turn", () =>
     Effect.gen(function*() {
       const path = NodePath.join(yield* temporaryDirectory, "file")
       const file = yield* (yield* Vfs).open(path, { access: "readWrite", create: "exclusive" })
       yield* file.writeAndSyncData([Uint8Array.of(1)], 0)
-      const fiber = yield* Effect.forkChild(file.writeAndSyncData([Uint8Array.of(2, 3)], 1), { startImmediately: true })
+      const first = yield* Effect.forkChild(file.writeAndSyncData([Uint8Array.of(2, 3)], 1), { startImmediately: true })
+      assert.isDefined(first.pollUnsafe())
+      const next = yield* Effect.forkChild(file.writeAndSyncData([Uint8Array.of(4)], 3), { startImmediately: true })
       assert.deepStrictEqual([...NodeFs.readFileSync(path)], [1, 2, 3])
-      // The event loop gets its turn before the writer goes on.
-      assert.isUndefined(fiber.pollUnsafe())
-      yield* Fiber.join(fiber)
+      assert.isUndefined(next.pollUnsafe())
+      yield* Fiber.join(next)
+      assert.deepStrictEqual([...NodeFs.readFileSync(path)], [1, 2, 3, 4])
     }).pipe(Effect.provide(NodeVfs.layerVfs)))
 
   for (const { layer, name } of platforms) {

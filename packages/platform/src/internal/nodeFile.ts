@@ -11,13 +11,19 @@
  * @internal
  */
 import { invariant } from "@tidemark/core/Invariant"
-import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as NodeFs from "node:fs"
 import type { VfsFile } from "../Vfs.ts"
 import { VfsError, type VfsOperation } from "../VfsError.ts"
 import { closedError, codeOf, toVfsError } from "./nodeCalls.ts"
-import { enterRoute, leaveRoute, recordDuration, type SyncRoute, type SyncRouteLimits } from "./syncRoute.ts"
+import {
+  enterRoute,
+  leaveRoute,
+  leaveRouteAfterTurn,
+  recordDuration,
+  type SyncRoute,
+  type SyncRouteLimits
+} from "./syncRoute.ts"
 import { byteLengthOf, readFully, readFullySync, writeFully, writeFullySync } from "./transfer.ts"
 
 /** The calls on descriptors that a file is made of; `node:fs` has them, and a test may bring its own. */
@@ -185,33 +191,43 @@ export const makeNodeFile = (options: {
     }
   }
 
+  const writeAndSyncOnSomeThread = (
+    buffers: ReadonlyArray<Uint8Array>,
+    position: number
+  ): Effect.Effect<void, VfsError> =>
+    Effect.clockWith((clock) => {
+      checkPosition(position)
+      // The event loop gets its turn before the next one: sockets, timers and other writers are not starved by a leader
+      // that finds work each time it is done.
+      if (route.onThreadInThisTurn === file) {
+        return Effect.andThen(Effect.yieldNow, writeAndSyncOnSomeThread(buffers, position))
+      }
+      const bytes = unsyncedBytes() + byteLengthOf(buffers)
+      const isOnThread = enterRoute(route, limits, bytes)
+      const started = clock.monotonicTimeNanosUnsafe()
+      const record = () => {
+        // Big batches take the pool anyway and say little about small ones.
+        if (bytes <= limits.maxBytes) recordDuration(route, Number(clock.monotonicTimeNanosUnsafe() - started) / 1000)
+      }
+      if (!isOnThread) {
+        return Effect.ensuring(
+          writeAndSyncInPool(buffers, position),
+          Effect.sync(() => {
+            record()
+            leaveRoute(route)
+          })
+        )
+      }
+      const outcome = writeAndSyncOnThread(buffers, position)
+      record()
+      leaveRouteAfterTurn(route, file)
+      return outcome
+    })
+
   const writeAndSyncData: VfsFile["writeAndSyncData"] = (buffers, position, how) =>
-    how?.background === true ?
-      writeAndSyncInBackground(buffers, position) :
-      Effect.uninterruptible(Clock.clockWith((clock) => {
-        checkPosition(position)
-        const bytes = unsyncedBytes() + byteLengthOf(buffers)
-        const isOnThread = enterRoute(route, limits, bytes)
-        const started = clock.monotonicTimeNanosUnsafe()
-        const record = () => {
-          // Big batches take the pool anyway and say little about small ones.
-          if (bytes <= limits.maxBytes) recordDuration(route, Number(clock.monotonicTimeNanosUnsafe() - started) / 1000)
-        }
-        if (!isOnThread) {
-          return Effect.ensuring(
-            writeAndSyncInPool(buffers, position),
-            Effect.sync(() => {
-              record()
-              leaveRoute(route)
-            })
-          )
-        }
-        const outcome = writeAndSyncOnThread(buffers, position)
-        record()
-        // The event loop gets its turn before the next one: sockets, timers and other writers are not starved by a
-        // leader that finds work each time it is done.
-        return Effect.andThen(Effect.ensuring(Effect.yieldNow, leave), outcome)
-      }))
+    how?.background === true
+      ? writeAndSyncInBackground(buffers, position)
+      : Effect.uninterruptible(writeAndSyncOnSomeThread(buffers, position))
 
   const file: VfsFile = {
     path,

@@ -7,8 +7,9 @@
  *
  * Invariants:
  * 1. Nothing is done on the calling thread before the pool has shown once how long this device takes.
- * 2. Between two turns of the event loop at most one write-and-sync per device is done on the calling thread: `running`
- *    counts it until the turn is over, and whatever comes meanwhile takes the pool.
+ * 2. In one turn of the event loop at most one write-and-sync per device is done on the calling thread: `running` counts
+ *    it until the turn is over. Meanwhile another file takes the pool, and the same file waits for the next turn: who
+ *    comes again so soon is a leader with more work, and there is nobody for it to meet.
  * 3. The calling thread takes only batches whose bytes, together with what an earlier plain write left to be synced,
  *    stay within `maxBytes`: a sync pays for everything that is dirty.
  * 4. Where calls meet, as those of the lanes of a parallel log do, the next ones take the pool as well: there they
@@ -32,6 +33,8 @@ export interface SyncRoute {
   recentMicros: number
   /** How many more calls take the pool because two have met. */
   crowdedCalls: number
+  /** Whose write-and-sync was done on the calling thread in this turn of the event loop. */
+  onThreadInThisTurn: object | undefined
 }
 
 /**
@@ -44,7 +47,12 @@ const newestWeight = 0.25
 /** More than most parallel logs have lanes: one meeting per round of its lanes keeps all of them in the pool. */
 const crowdedCallsAfterMeeting = 16
 
-export const makeSyncRoute = (): SyncRoute => ({ running: 0, recentMicros: Number.NaN, crowdedCalls: 0 })
+export const makeSyncRoute = (): SyncRoute => ({
+  running: 0,
+  recentMicros: Number.NaN,
+  crowdedCalls: 0,
+  onThreadInThisTurn: undefined
+})
 
 /** Enters a call and answers whether it is to be done on the calling thread; `leaveRoute` ends it. */
 export const enterRoute = (route: SyncRoute, limits: SyncRouteLimits, bytes: number): boolean => {
@@ -58,6 +66,15 @@ export const enterRoute = (route: SyncRoute, limits: SyncRouteLimits, bytes: num
 
 export const leaveRoute = (route: SyncRoute): void => {
   route.running--
+}
+
+/** Leaves when the turn of the event loop is over in which `file` has used the calling thread. */
+export const leaveRouteAfterTurn = (route: SyncRoute, file: object): void => {
+  route.onThreadInThisTurn = file
+  setImmediate(() => {
+    route.onThreadInThisTurn = undefined
+    leaveRoute(route)
+  })
 }
 
 export const recordDuration = (route: SyncRoute, micros: number): void => {
