@@ -108,6 +108,9 @@ export const decode = (bytes: Uint8Array): Result.Result<StateRecord, FormatIssu
   const detail = view.getUint8(offsets.detail)
   const zero = view.getUint16(offsets.zero, true)
   const value = view.getUint32(offsets.value, true)
+  if (tag < tags.begin || tag > tags.commands) {
+    return issue("UnknownTag", "tag", offsets.tag, `${tag}`, `${tags.begin} ... ${tags.commands}`)
+  }
   if (zero !== 0) return issue("NotZero", "zero field", offsets.zero, `${zero}`, "0")
   switch (tag) {
     case tags.begin: {
@@ -128,7 +131,7 @@ export const decode = (bytes: Uint8Array): Result.Result<StateRecord, FormatIssu
       if (detail !== 0) return issue("NotZero", "zero field", offsets.detail, `${detail}`, "0")
       return withoutItems(bytes, { type: "end", itemsRecords: value })
     }
-    case tags.commands: {
+    default: {
       if (detail > (flagFirst | flagLast)) {
         return issue("BadFlags", "flags", offsets.detail, `${detail}`, "bits 0 and 1 only")
       }
@@ -139,8 +142,6 @@ export const decode = (bytes: Uint8Array): Result.Result<StateRecord, FormatIssu
         items
       }))
     }
-    default:
-      return issue("UnknownTag", "tag", offsets.tag, `${tag}`, `${tags.begin} ... ${tags.commands}`)
   }
 }
 

@@ -7,7 +7,7 @@ import {
   type JournalCommand,
   JournalCommandFromBytes
 } from "../src/EventJournalFormat.ts"
-import { anyBytes, anyText, formatContract } from "./support/formatContract.ts"
+import { anyBytes, anyText, formatContract, tagged } from "./support/formatContract.ts"
 
 const fixed = (length: number) =>
   fc.uint8Array({ minLength: length, maxLength: length }).map((bytes) => new Uint8Array(bytes))
@@ -24,21 +24,21 @@ describe("EventJournalFormat", () => {
     decode,
     codec: JournalCommandFromBytes,
     values: fc.oneof(
-      fc.record({
-        id: fixed(entryIdBytes),
-        source: fc.option(remoteId, { nil: undefined }),
-        event: anyText,
-        primaryKey: anyText,
-        payload: anyBytes
-      }).map((entry): JournalCommand => ({ type: "entry", ...entry })),
-      fc.record({ remoteId, next: u53 }).map((next): JournalCommand => ({ type: "next", ...next })),
-      fc.record({ remoteId, firstSequence: u53, sequences: fc.array(u53) }).map((acks): JournalCommand => ({
-        type: "acks",
-        ...acks
-      })),
-      fc.record({ remoteId, insertion: u53 }).map((uploaded): JournalCommand => ({ type: "uploaded", ...uploaded })),
-      fc.constant<JournalCommand>({ type: "destroy" }),
-      u53.map((insertions): JournalCommand => ({ type: "base", insertions }))
+      tagged(
+        "entry",
+        fc.record({
+          id: fixed(entryIdBytes),
+          source: fc.option(remoteId, { nil: undefined }),
+          event: anyText,
+          primaryKey: anyText,
+          payload: anyBytes
+        })
+      ),
+      tagged("next", fc.record({ remoteId, next: u53 })),
+      tagged("acks", fc.record({ remoteId, firstSequence: u53, sequences: fc.array(u53) })),
+      tagged("uploaded", fc.record({ remoteId, insertion: u53 })),
+      tagged("destroy", fc.constant({})),
+      tagged("base", fc.record({ insertions: u53 }))
     ),
     examples: [
       [

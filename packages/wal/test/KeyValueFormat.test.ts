@@ -1,7 +1,7 @@
 import { describe } from "@effect/vitest"
 import fc from "fast-check"
 import { decode, encode, type KeyValueCommand, KeyValueCommandFromBytes } from "../src/KeyValueFormat.ts"
-import { anyBytes, anyText, formatContract } from "./support/formatContract.ts"
+import { anyBytes, anyText, formatContract, tagged } from "./support/formatContract.ts"
 
 describe("KeyValueFormat", () => {
   formatContract<KeyValueCommand>({
@@ -9,13 +9,10 @@ describe("KeyValueFormat", () => {
     decode,
     codec: KeyValueCommandFromBytes,
     values: fc.oneof(
-      fc.record({ key: anyText, value: fc.oneof(anyText, anyBytes) }).map((set): KeyValueCommand => ({
-        type: "set",
-        ...set
-      })),
-      anyText.map((key): KeyValueCommand => ({ type: "remove", key })),
-      fc.constant<KeyValueCommand>({ type: "clear" }),
-      anyText.map((prefix): KeyValueCommand => ({ type: "clearPrefix", prefix }))
+      tagged("set", fc.record({ key: anyText, value: fc.oneof(anyText, anyBytes) })),
+      tagged("remove", fc.record({ key: anyText })),
+      tagged("clear", fc.constant({})),
+      tagged("clearPrefix", fc.record({ prefix: anyText }))
     ),
     examples: [
       [{ type: "set", key: "k", value: "vé" }, "01 01 01000000 6b 01 03000000 76c3a9"],

@@ -7,7 +7,7 @@ import {
   QueueCommandFromBytes,
   type QueueElement
 } from "../src/PersistedQueueFormat.ts"
-import { anyText, anyTime, formatContract } from "./support/formatContract.ts"
+import { anyText, anyTime, formatContract, tagged } from "./support/formatContract.ts"
 
 const target = { queue: anyText, id: anyText }
 
@@ -28,16 +28,13 @@ describe("PersistedQueueFormat", () => {
     decode,
     codec: QueueCommandFromBytes,
     values: fc.oneof(
-      element.map((element): QueueCommand => ({ type: "put", element })),
-      fc.record({ ...target, maxAttempts: anyTime }).map((claim): QueueCommand => ({ type: "claim", ...claim })),
-      fc.record({ ...target, at: anyTime }).map((done): QueueCommand => ({ type: "complete", ...done })),
-      fc.record({ ...target, at: anyTime }).map((done): QueueCommand => ({ type: "fail", ...done })),
-      fc.record({ ...target, visibleAt: anyTime }).map((retry): QueueCommand => ({ type: "retry", ...retry })),
-      fc.record(target).map((release): QueueCommand => ({ type: "release", ...release })),
-      fc.record({ completedUpTo: anyTime, failedUpTo: anyTime }).map((cleanup): QueueCommand => ({
-        type: "cleanup",
-        ...cleanup
-      }))
+      tagged("put", fc.record({ element })),
+      tagged("claim", fc.record({ ...target, maxAttempts: anyTime })),
+      tagged("complete", fc.record({ ...target, at: anyTime })),
+      tagged("fail", fc.record({ ...target, at: anyTime })),
+      tagged("retry", fc.record({ ...target, visibleAt: anyTime })),
+      tagged("release", fc.record(target)),
+      tagged("cleanup", fc.record({ completedUpTo: anyTime, failedUpTo: anyTime }))
     ),
     examples: [
       [

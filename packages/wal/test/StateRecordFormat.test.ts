@@ -8,7 +8,7 @@ import {
   type StateRecord,
   StateRecordFromBytes
 } from "../src/StateRecordFormat.ts"
-import { anyBytes, formatContract } from "./support/formatContract.ts"
+import { anyBytes, formatContract, tagged } from "./support/formatContract.ts"
 
 const items = fc.array(anyBytes, { maxLength: 4 })
 const u32 = fc.nat(0xffffffff)
@@ -19,13 +19,10 @@ describe("StateRecordFormat", () => {
     decode,
     codec: StateRecordFromBytes,
     values: fc.oneof(
-      fc.stringMatching(/^[A-Z]{4}$/).map((kind): StateRecord => ({ type: "begin", kind })),
-      items.map((items): StateRecord => ({ type: "items", items })),
-      u32.map((itemsRecords): StateRecord => ({ type: "end", itemsRecords })),
-      fc.record({ isFirst: fc.boolean(), isLast: fc.boolean(), items }).map((batch): StateRecord => ({
-        type: "commands",
-        ...batch
-      }))
+      tagged("begin", fc.record({ kind: fc.stringMatching(/^[A-Z]{4}$/) })),
+      tagged("items", fc.record({ items })),
+      tagged("end", fc.record({ itemsRecords: u32 })),
+      tagged("commands", fc.record({ isFirst: fc.boolean(), isLast: fc.boolean(), items }))
     ),
     examples: [
       [{ type: "begin", kind: "KVST" }, "81 01 0000 4b565354"],
@@ -47,7 +44,8 @@ describe("StateRecordFormat", () => {
       ["", "TooShort", 0],
       ["8100000000", "TooShort", 0],
       ["01 00 0000 00000000", "UnknownTag", 0],
-      ["85 00 0000 00000000", "UnknownTag", 0],
+      ["80 00 0000 00000000", "UnknownTag", 0],
+      ["85 00 0100 00000000", "UnknownTag", 0],
       ["81 02 0000 4b565354", "UnsupportedVersion", 1],
       ["81 01 0100 4b565354", "NotZero", 2],
       ["81 01 0000 4b565330", "BadKind", 4],

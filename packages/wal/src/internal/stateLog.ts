@@ -159,7 +159,6 @@ export class StateLog<State extends LoggedState<Command>, Command> {
   private isClosing = false
   private hasAppended = false
   private failure: Exit.Exit<never, LogEnded> | undefined
-  private isBroken = false
   /** Each resumes its fiber; set only while that one is parked. */
   private unparkAppender: (() => void) | undefined
   private unparkApplier: (() => void) | undefined
@@ -388,7 +387,6 @@ export class StateLog<State extends LoggedState<Command>, Command> {
         first.submission.settle()
       } catch (defect) {
         // The state is broken in the middle of a command: nothing more is applied to it.
-        this.isBroken = true
         const cause = Cause.die(defect)
         first.submission.fail(Exit.failCause(cause))
         return this.fail(cause)
@@ -484,6 +482,7 @@ export class StateLog<State extends LoggedState<Command>, Command> {
     yield* Effect.addFinalizer(() =>
       Effect.gen({ self: this }, function*() {
         this.isClosing = true
+        this.onEnded()
         this.refuseWaiting()
         this.wakeAppender()
         yield* Fiber.interrupt(snapshotter)
@@ -498,11 +497,10 @@ export class StateLog<State extends LoggedState<Command>, Command> {
     if (this.failure !== undefined) return
     const failure = Exit.failCause(cause)
     this.failure = failure
+    this.onEnded()
     const { appending } = this
     this.appending = undefined
     const queued = this.queue.takeAll()
-    // What is durable is applied and acknowledged all the same.
-    if (!this.isBroken) this.settleDurable()
     for (const { submission } of this.pending.takeAll()) submission.fail(failure)
     appending?.fail(failure)
     for (const submission of queued) if ("fail" in submission) submission.fail(failure)
@@ -515,7 +513,6 @@ export class StateLog<State extends LoggedState<Command>, Command> {
     const ended = this.ended()
     invariant(ended !== undefined, "only a log that has ended refuses those who wait")
     for (const admission of this.admissions.splice(0)) admission.refuse(ended)
-    this.onEnded()
   }
 }
 

@@ -31,6 +31,10 @@ export const anyTime = fc.oneof(
   fc.double({ noNaN: true })
 )
 
+/** Commands of a type, from records of their other fields. */
+export const tagged = <Type extends string, Fields extends object>(type: Type, fields: fc.Arbitrary<Fields>) =>
+  fields.map((fields) => Object.assign({ type }, fields))
+
 export const formatContract = <A>(format: FormatUnderTest<A>): void => {
   it("stands byte for byte as the format says", () => {
     for (const [value, hex] of format.examples) {
