@@ -20,6 +20,7 @@ import { invariant } from "@tidemark/core/Invariant"
 import { PageSize } from "@tidemark/core/Scalars"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import { extendOverPage } from "./internal/pageChecksum.ts"
 
 /**
  * Bytes of the header of a WAL file.
@@ -198,7 +199,9 @@ export const extendOverFrame = (
   words: ChecksumWords
 ): void => {
   extendChain(chain, view, offset, checkedFrameHeaderBytes, words)
-  extendChain(chain, view, offset + frameHeaderBytes, pageSize, words)
+  const page = offset + frameHeaderBytes
+  if (words === "littleEndian") extendOverPage(chain, new Uint8Array(view.buffer, view.byteOffset + page, pageSize))
+  else extendChain(chain, view, page, pageSize, words)
 }
 
 const viewOf = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -343,7 +346,10 @@ export const writeFrame = (
   view.setUint32(offset + frameOffsets.salt1, generation.salt1)
   view.setUint32(offset + frameOffsets.salt2, generation.salt2)
   target.set(frame.page, offset + frameHeaderBytes)
-  extendOverFrame(chain, view, offset, pageBytes, generation.words)
+  if (generation.words === "littleEndian") {
+    extendChain(chain, view, offset, checkedFrameHeaderBytes, "littleEndian")
+    extendOverPage(chain, frame.page)
+  } else extendOverFrame(chain, view, offset, pageBytes, generation.words)
   view.setUint32(offset + frameOffsets.checksum1, chain.s0)
   view.setUint32(offset + frameOffsets.checksum2, chain.s1)
 }
