@@ -169,15 +169,33 @@ const judgeStates = (
 
 describe("AppendLog, power losses", () => {
   const workloads: ReadonlyArray<Workload> = [
-    { seed: 1, writers: 4, rounds: 12, maxPayloadBytes: 300, options: { segmentBytes: 3000, maxBatchBytes: 1500 } },
-    { seed: 2, writers: 3, rounds: 14, maxPayloadBytes: 2500, options: { segmentBytes: 12_000, maxBatchBytes: 9000 } },
-    { seed: 3, writers: 8, rounds: 4, maxPayloadBytes: 60, options: { segmentBytes: 500, maxBatchBytes: 200 } },
+    {
+      seed: 1,
+      writers: 4,
+      rounds: 12,
+      maxPayloadBytes: 300,
+      options: { segmentBytes: 3000, maxBatchBytes: 1500, preallocateBytes: 256 }
+    },
+    {
+      seed: 2,
+      writers: 3,
+      rounds: 14,
+      maxPayloadBytes: 2500,
+      options: { segmentBytes: 12_000, maxBatchBytes: 9000, preallocateBytes: 1000 }
+    },
+    {
+      seed: 3,
+      writers: 8,
+      rounds: 4,
+      maxPayloadBytes: 60,
+      options: { segmentBytes: 500, maxBatchBytes: 200, preallocateBytes: 64 }
+    },
     {
       seed: 4,
       writers: 6,
       rounds: 8,
       maxPayloadBytes: 5000,
-      options: { segmentBytes: 30_000, maxQueuedBytes: 8000, maxBatchBytes: 6000 }
+      options: { segmentBytes: 30_000, maxQueuedBytes: 8000, maxBatchBytes: 6000, preallocateBytes: 0 }
     }
   ]
 
@@ -187,7 +205,7 @@ describe("AppendLog, power losses", () => {
       Effect.gen(function*() {
         const { ledger, trace } = yield* record(workload)
         const total = yield* judgeStates(trace, ledger, workload, { perStep: 3, exhaustiveUpTo: 4, againEvery: 7 })
-        assert.isTrue(total.states > 300 && total.torn > 8 && total.again > 40, JSON.stringify(total))
+        assert.isTrue(total.states > 300 && total.torn > 5 && total.again > 40, JSON.stringify(total))
       })
   )
 
@@ -282,7 +300,8 @@ describe("AppendLog, power losses", () => {
         ledger.mark = (mark) => marks.push(mark)
         const options = {
           segmentBytes: 300 + Math.floor(random() * 3000),
-          maxBatchBytes: 100 + Math.floor(random() * 2000)
+          maxBatchBytes: 100 + Math.floor(random() * 2000),
+          preallocateBytes: [0, 40, 500, 1_000_000][seed % 4]
         }
         const workload = { seed, writers: 1 + seed % 7, rounds: 30, maxPayloadBytes: 20 + (seed % 5) * 150, options }
         yield* Effect.scoped(Effect.gen(function*() {

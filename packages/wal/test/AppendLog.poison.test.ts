@@ -152,6 +152,55 @@ describe("AppendLog, failing operations", () => {
       assert.isTrue(total.acknowledged > 19_500, `${total.acknowledged}`)
     }))
 
+  /** A log whose filling with zeros has opened the file and waits. */
+  const aboutToFill = Effect.gen(function*() {
+    const disk = MemoryDisk.make()
+    const { log } = yield* openMemory(disk, { segmentBytes: 100_000, preallocateBytes: 1000 })
+    const hold = disk.hold({ operation: "open", path: isSegment })
+    yield* log.append(payloadOf(1))
+    yield* log.append(payloadOf(2, 600))
+    yield* hold.reached
+    return { disk, hold, log }
+  })
+
+  it.effect.each(["EIO", "ENOSPC"])(
+    "GC-07 zeros that cannot be written ahead (%s) are no failure of the log",
+    (code) =>
+      Effect.gen(function*() {
+        const { disk, hold, log } = yield* aboutToFill
+        const fault = disk.inject({
+          operation: "write",
+          path: isSegment,
+          fault: { kind: "shortWrite", bytes: 70, code }
+        })
+        yield* hold.release
+        yield* settle
+        assert.strictEqual(fault.hits, 1)
+        yield* Effect.forEach([...Array(50).keys()], (number) => log.append(payloadOf(10 + number, 100)))
+        assert.deepStrictEqual(yield* numbers(log), [1, 2, ...Array.from(Array(50).keys(), (number) => 10 + number)])
+      })
+  )
+
+  it.effect.each(["error", "lostSync"] as const)(
+    "GC-07 a sync of zeros that fails (%s) is one of the log",
+    (kind) =>
+      Effect.gen(function*() {
+        const { disk, hold, log } = yield* aboutToFill
+        // Written, and not yet synced: the failed sync may have marked it clean.
+        yield* log.append(payloadOf(3), { until: "written" })
+        const fault = disk.inject({
+          operation: "syncData",
+          path: isSegment,
+          fault: kind === "error" ? { kind, code: "EIO" } : { kind }
+        })
+        yield* hold.release
+        yield* settle
+        assert.strictEqual(fault.hits, 1)
+        assert.strictEqual(yield* outcomeOf(log.flush), "WalPoisoned")
+        assert.deepStrictEqual(yield* numbers(log), [1, 2])
+      })
+  )
+
   it.effect("GC-08 what is being prepared ahead stops as well", () =>
     Effect.gen(function*() {
       const disk = MemoryDisk.make()

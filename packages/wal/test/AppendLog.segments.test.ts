@@ -104,6 +104,59 @@ describe("AppendLog segments", () => {
       assert.strictEqual(value, segmentsOn(disk).length)
     }).pipe(withOwnMetrics))
 
+  it.effect("LOG-07 a segment that was not prepared is filled ahead of its records while they are written", () =>
+    Effect.gen(function*() {
+      const disk = MemoryDisk.make()
+      const { log } = yield* openMemory(disk, { segmentBytes: 100_000, preallocateBytes: 1000 })
+      const size = () => disk.readFile(segmentsOn(disk)[0] ?? "")?.length ?? 0
+      const trace = disk.record()
+      let furthest = 0
+      for (let number = 0; number < 300; number++) {
+        const { end } = yield* log.append(payloadOf(number, 100))
+        furthest = Math.max(furthest, size() - end)
+        assert.isTrue(size() >= 64 + end + 16)
+        // As far ahead as it has come, but 16 pieces at the most; half a piece is left when the next one is begun.
+        assert.isTrue(size() <= 64 + 2 * end + 3000 && size() <= end + 19_000, `${end}: ${size()}`)
+      }
+      trace.stop()
+      assert.isTrue(furthest > 10_000, `${furthest}`)
+      // Each record is one write; the rest are zeros, in pieces.
+      const zeros = trace.steps.filter((step) => step.kind === "write" && step.bytes.every((byte) => byte === 0))
+      assert.isTrue(zeros.length > 30 && zeros.length < 70, `${zeros.length}`)
+      assert.strictEqual((yield* readAll(log)).length, 300)
+    }))
+
+  it.effect("LOG-07 zeros never land on records, whoever is faster (100 seeds)", () =>
+    Effect.gen(function*() {
+      for (let seed = 0; seed < 100; seed++) {
+        const disk = MemoryDisk.make({ async: { seed, maxTurns: 4 } })
+        yield* Effect.scoped(Effect.gen(function*() {
+          const { log } = yield* openMemory(disk, {
+            segmentBytes: 3000,
+            preallocateBytes: 100 + seed,
+            maxBatchBytes: 400
+          })
+          yield* Effect.forEach([...Array(80).keys()], (number) => log.append(payloadOf(number, 20 + seed)), {
+            concurrency: 1 + seed % 5
+          })
+          assert.deepStrictEqual((yield* numbers(log)).toSorted((a, b) => a - b), [...Array(80).keys()])
+        }))
+      }
+    }))
+
+  it.effect("LOG-07 without preallocation a file is as long as its records", () =>
+    Effect.gen(function*() {
+      const disk = MemoryDisk.make()
+      const { log } = yield* openMemory(disk, { segmentBytes: 2000, preallocateBytes: 0 })
+      yield* appendNumbers(log, 60)
+      const starts = segmentsOn(disk).map(startOf)
+      assert.deepStrictEqual(
+        segmentsOn(disk).map((path) => disk.readFile(path)?.length),
+        starts.map((start, at) => 64 + (starts[at + 1] ?? log.watermarks().reserved) - start)
+      )
+      assert.isFalse(disk.files.some((path) => path.includes(".tmp")))
+    }))
+
   it.effect("LOG-07 a rotation does not wait for zeros: it takes the file as far as it is", () =>
     Effect.gen(function*() {
       const disk = MemoryDisk.make()

@@ -9,6 +9,7 @@ import { toLsn } from "@tidemark/core/Scalars"
 import { FileLock } from "@tidemark/platform/FileLock"
 import { ProcessLiveness } from "@tidemark/platform/ProcessLiveness"
 import { Vfs } from "@tidemark/platform/Vfs"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -43,6 +44,7 @@ import { ChangeSignal } from "./changeSignal.ts"
 export interface OpenOptions extends AppendLogOptions {
   readonly segmentBytes: number
   readonly maxRecordBytes: number
+  readonly preallocateBytes: number
 }
 
 /** @internal */
@@ -62,12 +64,13 @@ export const openLog = (
 const openIn = Effect.fnUntraced(function*(
   options: OpenOptions
 ): Effect.fn.Return<AppendLog["Service"], OpenError, Vfs | FileLock | ProcessLiveness | Scope.Scope> {
-  const { directory, maxRecordBytes, segmentBytes } = options
+  const { directory, maxRecordBytes, preallocateBytes, segmentBytes } = options
   invariant(Number.isSafeInteger(segmentBytes) && segmentBytes > segmentHeaderBytes, "a segment holds its header")
   invariant(
     Number.isSafeInteger(maxRecordBytes) && maxRecordBytes >= 1 && maxRecordBytes <= maxPayloadBytes,
     "maxRecordBytes is 1 ... 2^32 - 1"
   )
+  invariant(Number.isSafeInteger(preallocateBytes) && preallocateBytes >= 0, "preallocateBytes is not negative")
   const vfs = yield* Vfs
   const lock = { vfs, fileLock: yield* FileLock, liveness: yield* ProcessLiveness, directory }
   const context = Context.add(yield* Effect.context<never>(), Metric.CurrentMetricAttributes, { log: directory })
@@ -92,7 +95,16 @@ const openIn = Effect.fnUntraced(function*(
 
   const logId = report.logId ?? (yield* randomBytes(logIdBytes))
   const scope = yield* Scope.fork(yield* Effect.scope, "sequential")
-  const segments = new AppendLogSegments({ vfs, directory, logId, segmentBytes, scope, context })
+  const segments = new AppendLogSegments({
+    vfs,
+    directory,
+    logId,
+    segmentBytes,
+    preallocateBytes,
+    scope,
+    context,
+    onLostSync: (error) => engine.poison(Cause.fail(error))
+  })
   yield* report.segments.length === 0 ? segments.createFirst : segments.resume(report.segments.map(segmentOf))
 
   const engine = yield* GroupCommit.make(

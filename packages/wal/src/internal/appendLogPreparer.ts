@@ -1,12 +1,10 @@
 /**
  * Makes the next segment of a log ahead of time: a file of zeros under a temporary name, so that a rotation has only
- * its header to write, and the syncs that follow change no metadata (LOG-07).
+ * its header to write (LOG-07).
  *
  * Invariants
- * 1. At most one file is being prepared. It is filled from the front, and `filledBytes` of it are zeros on the disk's
- *    side of a sync.
- * 2. A rotation takes the file as far as it has come, but only when no write of zeros is under way on it: that write
- *    could otherwise land on frames.
+ * 1. At most one file is being prepared.
+ * 2. A rotation takes the file as far as it has come, when its filling has halted.
  * 3. What goes wrong here is nobody's failure. The rotation makes a file of its own, and fails if it cannot.
  */
 import type { Vfs, VfsFile } from "@tidemark/platform/Vfs"
@@ -16,9 +14,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import { preparedSegmentName } from "../AppendLogFormat.ts"
-
-/** Zeros that are written at a time; a rotation that cannot wait for more waits for these. */
-export const zeroChunk = new Uint8Array(1024 * 1024)
+import { ZeroFill } from "./zeroFill.ts"
 
 /**
  * A file that becomes the next segment.
@@ -30,7 +26,17 @@ export interface PreparedSegment {
   readonly file: VfsFile
   readonly scope: Scope.Closeable
   /** The file has zeros from its start up to here. */
-  filledBytes: number
+  readonly filledEnd: number
+}
+
+/** @internal */
+export interface PreparerOptions {
+  readonly vfs: Vfs["Service"]
+  readonly directory: string
+  readonly segmentBytes: number
+  /** Zeros are written so many bytes at a time; 0: nothing is prepared. */
+  readonly preallocateBytes: number
+  readonly scope: Scope.Scope
 }
 
 /** @internal */
@@ -38,30 +44,28 @@ export class SegmentPreparer {
   private readonly vfs: Vfs["Service"]
   private readonly directory: string
   private readonly segmentBytes: number
+  private readonly pieceBytes: number
   private readonly scope: Scope.Scope
-  private prepared: PreparedSegment | undefined
-  private fiber: Fiber.Fiber<void> | undefined
-  /** A rotation is waiting: the fiber stops behind the write that is under way. */
-  private isWanted = false
+  /** Makes the file; done when its filling may have begun. */
+  private making: Fiber.Fiber<void> | undefined
+  private made: { readonly segment: PreparedSegment; readonly fill: ZeroFill } | undefined
+  private isStopped = false
 
-  constructor(vfs: Vfs["Service"], directory: string, segmentBytes: number, scope: Scope.Scope) {
-    this.vfs = vfs
-    this.directory = directory
-    this.segmentBytes = segmentBytes
-    this.scope = scope
+  constructor(options: PreparerOptions) {
+    this.vfs = options.vfs
+    this.directory = options.directory
+    this.segmentBytes = options.segmentBytes
+    this.pieceBytes = options.preallocateBytes
+    this.scope = options.scope
   }
 
   /** Begins to prepare the segment with this index, unless that has begun. */
   start(index: bigint): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (this.fiber !== undefined) return Effect.void
-      this.isWanted = false
-      return Effect.map(
-        Effect.forkIn(this.prepare(index), this.scope, { startImmediately: true }),
-        (fiber) => {
-          this.fiber = fiber
-        }
-      )
+      if (this.pieceBytes === 0 || this.making !== undefined || this.isStopped) return Effect.void
+      return Effect.map(Effect.forkIn(this.make(index), this.scope, { startImmediately: true }), (fiber) => {
+        this.making = fiber
+      })
     })
   }
 
@@ -71,50 +75,56 @@ export class SegmentPreparer {
    */
   take(index: bigint): Effect.Effect<{ readonly segment: PreparedSegment; readonly isComplete: boolean }, VfsError> {
     return Effect.gen({ self: this }, function*() {
-      this.isWanted = true
-      if (this.fiber !== undefined) yield* Fiber.await(this.fiber)
-      const segment = this.prepared
-      this.fiber = undefined
-      this.prepared = undefined
-      if (segment !== undefined) return { segment, isComplete: segment.filledBytes >= this.segmentBytes }
+      const made = yield* this.release
+      if (made !== undefined) return { segment: made, isComplete: made.filledEnd >= this.segmentBytes }
       return { segment: yield* this.create(index), isComplete: false }
     })
   }
 
   /** Nothing more is written. */
   stop(): void {
-    this.isWanted = true
+    this.isStopped = true
+    this.made?.fill.stop()
   }
 
   /** Removes what was prepared and not taken. */
-  readonly discard: Effect.Effect<void> = Effect.gen({ self: this }, function*() {
+  readonly discard: Effect.Effect<void> = Effect.suspend(() => {
     this.stop()
-    if (this.fiber !== undefined) yield* Fiber.await(this.fiber)
-    const { prepared } = this
-    this.prepared = undefined
-    if (prepared !== undefined) yield* this.remove(prepared)
+    return Effect.flatMap(this.release, (made) => made === undefined ? Effect.void : this.remove(made))
   })
 
-  private prepare(index: bigint): Effect.Effect<void> {
-    return Effect.gen({ self: this }, function*() {
-      const segment = yield* this.create(index)
-      this.prepared = segment
-      while (!this.isWanted && segment.filledBytes < this.segmentBytes) {
-        const chunk = zeroChunk.subarray(0, this.segmentBytes - segment.filledBytes)
-        yield* segment.file.writeAndSyncData([chunk], segment.filledBytes, { background: true })
-        segment.filledBytes += chunk.length
-      }
-    }).pipe(
-      Effect.catch((error) => {
-        const { prepared } = this
-        this.prepared = undefined
-        const removed = prepared === undefined ? Effect.void : this.remove(prepared)
-        return Effect.andThen(
-          removed,
-          Effect.logWarning(`${this.directory}: the next segment could not be prepared ahead`, error)
-        )
-      })
+  /** What was prepared, as far as it has come, and no longer the preparer's. */
+  private readonly release = Effect.gen({ self: this }, function*() {
+    if (this.making !== undefined) yield* Fiber.await(this.making)
+    this.making = undefined
+    if (this.made !== undefined) yield* this.made.fill.halt
+    const { made } = this
+    this.made = undefined
+    return made === undefined ? undefined : { ...made.segment, filledEnd: made.fill.filledEnd }
+  })
+
+  private make(index: bigint): Effect.Effect<void> {
+    return this.create(index).pipe(
+      Effect.flatMap((segment) => {
+        const fill = new ZeroFill({
+          open: Effect.succeed(segment.file),
+          from: 0,
+          pieceBytes: this.pieceBytes,
+          until: this.segmentBytes,
+          onFailure: (error) => {
+            this.made = undefined
+            return Effect.andThen(this.remove(segment), this.complain(error))
+          }
+        })
+        this.made = { segment, fill }
+        return fill.startIn(this.scope)
+      }),
+      Effect.catch((error) => this.complain(error))
     )
+  }
+
+  private complain(error: VfsError): Effect.Effect<void> {
+    return Effect.logWarning(`${this.directory}: the next segment could not be prepared ahead`, error)
   }
 
   private create(index: bigint): Effect.Effect<PreparedSegment, VfsError> {
@@ -124,7 +134,7 @@ export class SegmentPreparer {
       return this.vfs.open(path, { access: "readWrite", create: "ifMissing" }).pipe(
         Effect.flatMap((file) =>
           // One of an attempt that failed, whatever it holds.
-          Effect.as(file.truncate(0), { path, file, scope, filledBytes: 0 })
+          Effect.as(file.truncate(0), { path, file, scope, filledEnd: 0 })
         ),
         Scope.provide(scope),
         Effect.onError(() => Scope.close(scope, Exit.void))

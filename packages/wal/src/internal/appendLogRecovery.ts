@@ -16,8 +16,8 @@ import type { LogCorrupt } from "../AppendLogErrors.ts"
 import { offsetOf } from "../AppendLogFormat.ts"
 import { scanDirectory, type ScanReport, type SegmentScan, type TornTail } from "../AppendLogScan.ts"
 import { directoryOf } from "../AtomicFile.ts"
-import { zeroChunk } from "./appendLogPreparer.ts"
 import { rewrite } from "./rewrite.ts"
+import { zeros } from "./zeroFill.ts"
 
 /**
  * Makes the directory and those above it, durably. One that was there already may owe its name to a process that was
@@ -60,10 +60,7 @@ const settleEnd = (
     const file = yield* vfs.open(path, { access: "readWrite" })
     yield* rewrite(file, offsetOf(durableLsn, startLsn), offsetOf(endLsn, startLsn))
     if (tornTail !== undefined) {
-      const { bytes, offset } = tornTail
-      for (let cleared = 0; cleared < bytes; cleared += zeroChunk.length) {
-        yield* file.write([zeroChunk.subarray(0, bytes - cleared)], offset + cleared)
-      }
+      yield* file.write(zeros(tornTail.bytes), tornTail.offset)
     }
     yield* file.syncFull
   }))

@@ -21,7 +21,8 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { encodeSegmentHeader, offsetOf, segmentFileName, segmentHeaderBytes } from "../AppendLogFormat.ts"
 import * as LogMetrics from "../LogMetrics.ts"
-import { SegmentPreparer, zeroChunk } from "./appendLogPreparer.ts"
+import { SegmentPreparer } from "./appendLogPreparer.ts"
+import { ZeroFill, zeros } from "./zeroFill.ts"
 
 /** @internal */
 export interface Segment {
@@ -34,7 +35,10 @@ interface OpenSegment {
   readonly segment: Segment
   readonly file: VfsFile
   readonly scope: Scope.Closeable
+  /** There are zeros from the last frame up to here; `Infinity` when no more are going to be written. */
   preparedEnd: number
+  /** Goes on from there. */
+  fill: ZeroFill | undefined
 }
 
 /** @internal */
@@ -43,11 +47,18 @@ export interface SegmentsOptions {
   readonly directory: string
   readonly logId: Uint8Array
   readonly segmentBytes: number
+  /** Zeros are written so many bytes at a time; 0: none are. */
+  readonly preallocateBytes: number
   /** In which files are opened. It closes behind the group commit. */
   readonly scope: Scope.Scope
   /** For metrics. */
   readonly context: Context.Context<never>
+  /** A sync of the file that is written has failed, of which nobody else may ever hear. */
+  readonly onLostSync: (error: VfsError) => void
 }
+
+/** A segment is filled as far ahead as it has come, but not further than so many pieces. */
+const maxPiecesAhead = 16
 
 const inBackground = { background: true } as const
 const inForeground = { background: false } as const
@@ -58,12 +69,13 @@ export class AppendLogSegments {
   private readonly options: SegmentsOptions
   private readonly preparer: SegmentPreparer
   private current: OpenSegment | undefined
-  /** When the file is written up to here, the next segment is prepared. */
-  private prepareFrom = 0
+  /** When the file is written up to here, there is something to prepare. */
+  private choreFrom = 0
+  private isNextStarted = false
 
   constructor(options: SegmentsOptions) {
     this.options = options
-    this.preparer = new SegmentPreparer(options.vfs, options.directory, options.segmentBytes, options.scope)
+    this.preparer = new SegmentPreparer(options)
   }
 
   get firstKept(): Lsn {
@@ -103,7 +115,7 @@ export class AppendLogSegments {
       invariant(last !== undefined, "a log that is not new has a segment")
       const opened = yield* this.openFile(last.path)
       this.list.push(...segments)
-      this.continueIn({ segment: last, ...opened, preparedEnd: yield* opened.file.size })
+      this.continueIn({ segment: last, ...opened, preparedEnd: yield* opened.file.size, fill: undefined })
     })
   }
 
@@ -131,7 +143,7 @@ export class AppendLogSegments {
   /** Whether there is nothing to do but write. */
   private isReady(current: OpenSegment, offset: number, buffers: ReadonlyArray<Uint8Array>): boolean {
     const end = offset + byteLength(buffers)
-    return offset < this.options.segmentBytes && end <= current.preparedEnd && end < this.prepareFrom
+    return offset < this.options.segmentBytes && end <= current.preparedEnd && end < this.choreFrom
   }
 
   private makeReady(buffers: ReadonlyArray<Uint8Array>, lsn: Lsn) {
@@ -141,29 +153,82 @@ export class AppendLogSegments {
       const current = this.open()
       const at = offsetOf(lsn, current.segment.startLsn)
       const end = at + byteLength(buffers)
-      if (end >= this.prepareFrom) {
-        this.prepareFrom = Infinity
-        yield* this.preparer.start(current.segment.index + 1n)
-      }
-      if (end > current.preparedEnd) yield* this.fillAhead(current, end)
+      if (current.fill !== undefined) current.preparedEnd = current.fill.filledEnd
+      if (end > current.preparedEnd) yield* this.fillNow(current, end)
+      yield* this.prepareAhead(current, end)
       return { at, file: current.file }
     })
   }
 
   /**
-   * A segment that was not prepared is filled with zeros from the end of a batch on, a chunk at a time, right before the
-   * batch is written: so that the next batches find their place, and no zeros race with frames for the same bytes. A
-   * disk that has no room for zeros may have some for the batch.
+   * Zeros from the end of a batch on, right before the batch is written: nobody has filled so far ahead. A disk that has
+   * no room for zeros may have some for the batch.
    */
-  private fillAhead(current: OpenSegment, end: number): Effect.Effect<void, VfsError> {
-    const zeroBytes = Math.max(0, Math.min(zeroChunk.length, this.options.segmentBytes - end))
-    current.preparedEnd = end + zeroBytes
-    if (zeroBytes === 0) return Effect.void
-    return Effect.catchIf(
-      current.file.write([zeroChunk.subarray(0, zeroBytes)], end),
-      ({ code }) => code === "ENOSPC" || code === "EDQUOT",
-      () => Effect.void
-    )
+  private fillNow(current: OpenSegment, end: number): Effect.Effect<void, VfsError> {
+    return Effect.gen({ self: this }, function*() {
+      yield* this.haltFill(current)
+      if (end <= current.preparedEnd) return
+      const { preallocateBytes, segmentBytes } = this.options
+      const zeroBytes = Math.max(0, Math.min(preallocateBytes, segmentBytes - end))
+      current.preparedEnd = zeroBytes === 0 ? Infinity : end + zeroBytes
+      if (zeroBytes === 0) return
+      yield* Effect.catchIf(current.file.write(zeros(zeroBytes), end), isFull, () =>
+        Effect.sync(() => {
+          current.preparedEnd = Infinity
+        }))
+    })
+  }
+
+  /** Starts what has to be there soon: the next segment, more zeros in this one. */
+  private prepareAhead(current: OpenSegment, end: number): Effect.Effect<void> {
+    return Effect.gen({ self: this }, function*() {
+      const { preallocateBytes, segmentBytes } = this.options
+      if (end >= segmentBytes / 2 && !this.isNextStarted) {
+        this.isNextStarted = true
+        yield* this.preparer.start(current.segment.index + 1n)
+      }
+      const { preparedEnd } = current
+      const fillFrom = preparedEnd < segmentBytes ? preparedEnd - preallocateBytes / 2 : Infinity
+      if (end >= fillFrom && current.fill?.isRunning !== true) {
+        const ahead = Math.min(end + preallocateBytes, maxPiecesAhead * preallocateBytes)
+        yield* this.startFill(current, Math.min(segmentBytes, preparedEnd + ahead))
+      }
+      this.choreFrom = Math.min(
+        current.fill?.isRunning === true ? preparedEnd : fillFrom,
+        this.isNextStarted ? Infinity : segmentBytes / 2
+      )
+    })
+  }
+
+  private startFill(current: OpenSegment, until: number): Effect.Effect<void> {
+    const fill = new ZeroFill({
+      open: this.options.vfs.open(current.segment.path, { access: "readWrite" }),
+      from: current.preparedEnd,
+      until,
+      pieceBytes: this.options.preallocateBytes,
+      onFailure: (error) =>
+        Effect.suspend(() => {
+          // A later sync of this file could succeed without what this one was to bring to the disk.
+          if (error.operation === "syncData") this.options.onLostSync(error)
+          current.fill = undefined
+          current.preparedEnd = Infinity
+          return Effect.logWarning(`${current.segment.path}: zeros could not be written ahead`, error)
+        })
+    })
+    current.fill = fill
+    return fill.startIn(this.options.scope)
+  }
+
+  private haltFill(current: OpenSegment): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const { fill } = current
+      if (fill === undefined) return Effect.void
+      return Effect.map(fill.halt, () => {
+        // Unless it has failed, and nothing is filled any more.
+        if (current.fill === fill) current.preparedEnd = fill.filledEnd
+        current.fill = undefined
+      })
+    })
   }
 
   // ---------------------------------------------------------------------------------------------------------------
@@ -179,6 +244,7 @@ export class AppendLogSegments {
       const before = this.open()
       invariant(before.segment.startLsn < lsn, "a segment that is followed by another one is not empty")
       // Also what was only written: behind a later segment recovery takes nothing for a torn tail.
+      yield* this.haltFill(before)
       yield* before.file.syncData
       const { wasPrepared } = yield* this.begin(before.segment.index + 1n, lsn)
       yield* Scope.close(before.scope, Exit.void)
@@ -203,14 +269,20 @@ export class AppendLogSegments {
       const opened = yield* this.openFile(path)
       const segment = { index, startLsn, path }
       this.list.push(segment)
-      this.continueIn({ segment, ...opened, preparedEnd: Math.max(prepared.filledBytes, segmentHeaderBytes) })
+      this.continueIn({
+        segment,
+        ...opened,
+        preparedEnd: Math.max(prepared.filledEnd, segmentHeaderBytes),
+        fill: undefined
+      })
       return { wasPrepared: isComplete }
     }))
   }
 
   private continueIn(current: OpenSegment): void {
     this.current = current
-    this.prepareFrom = this.options.segmentBytes / 2
+    this.choreFrom = 0
+    this.isNextStarted = false
     LogMetrics.segments.updateUnsafe(this.list.length, this.options.context)
   }
 
@@ -246,6 +318,7 @@ export class AppendLogSegments {
   /** The log is poisoned: nothing in its directory is written any more. */
   stopPreparing(): void {
     this.preparer.stop()
+    this.current?.fill?.stop()
   }
 
   /** Removes what was prepared for nothing. */
@@ -253,6 +326,8 @@ export class AppendLogSegments {
     return this.preparer.discard
   }
 }
+
+const isFull = ({ code }: VfsError): boolean => code === "ENOSPC" || code === "EDQUOT"
 
 const byteLength = (buffers: ReadonlyArray<Uint8Array>): number => {
   let bytes = 0
