@@ -139,7 +139,8 @@ const make = Effect.fnUntraced(function*(
     const entry = yield* enter(key)
     // The one before may still be on its way out: it has the kernel's lock until it is closed.
     yield* Semaphore.takeScoped(entry.turn, 1)
-    const log = yield* AppendLog.open(options(key))
+    // A map of resources keeps failures, too: who asks next shall try anew.
+    const log = yield* Effect.onError(AppendLog.open(options(key)), () => RcMap.invalidate(logs, key))
     yield* Effect.acquireRelease(
       Effect.sync(() => {
         entry.current = log
@@ -152,7 +153,10 @@ const make = Effect.fnUntraced(function*(
     return log
   })
 
-  const logs = yield* RcMap.make({ lookup, idleTimeToLive: idleTimeToLive ?? defaults.idleTimeToLive })
+  const logs: RcMap.RcMap<string, AppendLog["Service"], OpenError> = yield* RcMap.make({
+    lookup,
+    idleTimeToLive: idleTimeToLive ?? defaults.idleTimeToLive
+  })
 
   const open = (key: string): Effect.Effect<AppendLog["Service"], OpenError, Scope.Scope> =>
     Effect.suspend(() => {
