@@ -1,7 +1,7 @@
 /**
  * The examples of the documentation as programs.
  *
- * 1. An example is a fenced block marked `ts` or `ts no-run` in a README or in the JSDoc of a source, which imports
+ * 1. An example is a fenced block marked `ts` or `ts no-run` in a README, in a document, or in the JSDoc of a source, which imports
  *    something of `@tidemark/`. Other blocks are fragments and stay what they are.
  * 2. The program has the lines of the example at the same line numbers, so that what a tool says about line 3 of the
  *    program is about line 3 of the example.
@@ -49,9 +49,8 @@ export const findExamples = (file: string, text: string): Array<Example> => {
 
 /** All examples of the repository at `root`. */
 export const readExamples = (root: string): Array<Example> =>
-  globSync(["README.md", "packages/*/README.md", "packages/*/src/**/*.ts"], { cwd: root }).sort().flatMap((file) =>
-    findExamples(file, readFileSync(join(root, file), "utf8"))
-  )
+  globSync(["README.md", "docs/**/*.md", "packages/*/README.md", "packages/*/src/**/*.ts"], { cwd: root }).sort()
+    .flatMap((file) => findExamples(file, readFileSync(join(root, file), "utf8")))
 
 const promise = /^(\s*(?:const \w+(?::[^=]+)? = |return )?)(.+?);?\s*\/\/ => (.+?)\s*$/
 
