@@ -10,7 +10,7 @@
  * **Details**
  *
  * 1. `offer` is done when the element is durable, and nobody takes it earlier. Offers that come at the same time share
- *    one sync. An id that is known is not added again; a second offer of an id whose first one is on its way waits for it.
+ *    one sync. An id that is known is not added again.
  * 2. `take` claims an element, and its handler runs when the claim is durable: an attempt counts also when the process
  *    dies. Elements come in the order in which they became ready.
  * 3. When the scope of a take closes, its outcome is durable before the scope has closed.
@@ -92,8 +92,6 @@ export const makeStore = Effect.fnUntraced(function*(
   const offer: PersistedQueueStore["Service"]["offer"] = ({ delay, element, id, isCustomId, name }) =>
     Effect.flatMap(toPayload(element), (payload) =>
       transact("the element was not offered", () => {
-        const { offering } = scheduleOf(name)
-        if (offering.has(id)) return { type: "answerWhenDurable", answer: undefined }
         if (state.get(name, id) !== undefined) return { type: "answer", answer: undefined }
         const now = clock.currentTimeMillisUnsafe()
         return {
@@ -112,10 +110,8 @@ export const makeStore = Effect.fnUntraced(function*(
               payload
             }
           }],
-          stage: () => offering.add(id),
-          answer: () => {
-            offering.delete(id)
-          }
+          // When another offer of this id is on its way, this one changes nothing.
+          answer: () => {}
         }
       }))
 
@@ -127,7 +123,7 @@ export const makeStore = Effect.fnUntraced(function*(
       schedule.news.closeUnsafe()
       const chosen = schedule.choose(clock.currentTimeMillisUnsafe(), maxAttempts)
       if (chosen === undefined) return { type: "answer", answer: undefined }
-      // Other takers may find more.
+      // There may be more, for a taker that has looked before it came and waits from now on.
       schedule.news.openUnsafe()
       return {
         type: "commit",

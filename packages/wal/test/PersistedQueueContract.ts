@@ -216,6 +216,20 @@ export const persistedQueueContract = (name: string, layer: () => StoreLayer): v
     )
 
     test(
+      "leaves to others an element that has no attempt left for this taker",
+      Effect.gen(function*() {
+        const [once, often] = yield* Effect.all([makeQueue("q", { maxAttempts: 1 }), makeQueue("q")])
+        yield* often.offer("one")
+        yield* failing(often)
+        yield* TestClock.adjust("1 second")
+        yield* assertNothingToTake(once)
+        yield* once.offer("two")
+        assert.strictEqual(yield* takeValue(once), "two")
+        assert.deepStrictEqual((yield* takeAll(often)).attempts, 2)
+      })
+    )
+
+    test(
       "counts a handler that dies as one that fails",
       Effect.gen(function*() {
         const queue = yield* makeQueue("q")

@@ -13,8 +13,6 @@ import type { StoredElement } from "./queueState.ts"
 export class QueueSchedule {
   /** Opened by everything that a waiting taker should look at. */
   readonly news = Latch.makeUnsafe(false)
-  /** Ids of offers that are on their way to the log. */
-  readonly offering = new Set<string>()
   private readonly ready = new MinHeap<StoredElement>((element) => element.order)
   private readonly delayed = new MinHeap<StoredElement>((element) => element.visibleAt)
 
