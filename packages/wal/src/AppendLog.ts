@@ -273,15 +273,16 @@ export class AppendLog extends Context.Service<AppendLog, {
    * With `lsn` behind the last record everything goes: the log rotates and is empty, and goes on at the same LSN.
    *
    * When a file cannot be removed it fails with `VfsError`; the records are out of reach all the same, and the next call
-   * tries again.
+   * tries again. So it does when it cannot rotate; the rest has been deleted.
    */
   readonly truncateBefore: (lsn: Lsn) => Effect.Effect<Lsn, LsnNotReserved | LogEnded | VfsError>
 
   /**
    * Makes everything durable and begins a segment, unless the current one is empty. Appends wait meanwhile, and open
-   * reservations are waited for: not to be called by a fiber that holds one.
+   * reservations are waited for: not to be called by a fiber that holds one. Fails with `VfsError`, the log being what
+   * it was, when no file for the segment could be made.
    */
-  readonly rotate: Effect.Effect<void, LogEnded>
+  readonly rotate: Effect.Effect<void, LogEnded | VfsError>
 }>()("@tidemark/wal/AppendLog") {
   /**
    * Opens a log until the scope closes: for adapters, and for logs that come and go (see `AppendLogMap`).

@@ -354,6 +354,33 @@ describe("AppendLog segments", () => {
       assert.strictEqual(yield* outcomeOf(log.append(bytesOf("x"))), "WalPoisoned")
     }))
 
+  it.effect("LOG-08 a rotation that was asked for and finds no room changes nothing; truncation frees room before it needs any", () =>
+    Effect.gen(function*() {
+      const disk = MemoryDisk.make()
+      const { log } = yield* openMemory(disk, { segmentBytes: 1000 })
+      yield* appendNumbers(log, 40)
+      const before = segmentsOn(disk)
+      assert.isTrue(before.length > 2)
+      // Also what was prepared ahead has no room for its header.
+      const full = { path: /\.tmp-segment/, fault: { kind: "error", code: "ENOSPC" } } as const
+      disk.inject({ ...full, operation: "syncFull" })
+      assert.strictEqual(yield* outcomeOf(log.rotate), "VfsError")
+      assert.deepStrictEqual(segmentsOn(disk), before)
+      disk.inject({ ...full, operation: "open" })
+      const { reserved } = log.watermarks()
+      assert.strictEqual(yield* outcomeOf(log.truncateBefore(reserved)), "VfsError")
+      assert.deepStrictEqual(segmentsOn(disk), before.slice(-1))
+      yield* appendNumbers(log, 1, 40)
+      assert.strictEqual((yield* numbers(log)).at(-1), 40)
+      const end = log.watermarks().reserved
+      assert.strictEqual(yield* log.truncateBefore(end), end)
+      yield* appendNumbers(log, 1, 41)
+      assert.deepStrictEqual(yield* numbers(log), [41])
+      // Half done is another matter.
+      disk.inject({ operation: "rename", fault: { kind: "error", code: "EIO" } })
+      assert.strictEqual(yield* outcomeOf(log.rotate), "WalPoisoned")
+    }))
+
   it.effect("RC-25 what was prepared goes when the log closes, and what a crash leaves goes at the next start", () =>
     Effect.gen(function*() {
       const disk = MemoryDisk.make()

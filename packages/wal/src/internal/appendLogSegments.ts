@@ -41,6 +41,19 @@ interface OpenSegment {
   fill: ZeroFill | undefined
 }
 
+/**
+ * A segment whose file has everything but its name.
+ *
+ * @internal
+ */
+export interface MadeSegment {
+  readonly segment: Segment
+  readonly temporaryPath: string
+  readonly filledEnd: number
+  /** It was prepared in time. */
+  readonly isComplete: boolean
+}
+
 /** @internal */
 export interface SegmentsOptions {
   readonly vfs: Vfs["Service"]
@@ -106,7 +119,9 @@ export class AppendLogSegments {
   }
 
   /** Makes the first segment of a new log. */
-  readonly createFirst: Effect.Effect<void, VfsError> = Effect.suspend(() => Effect.asVoid(this.begin(0n, toLsn(0))))
+  readonly createFirst: Effect.Effect<void, VfsError> = Effect.suspend(() =>
+    Effect.flatMap(this.make(0n, toLsn(0)), (made) => this.install(made))
+  )
 
   /** Goes on in the last of the segments that recovery found. */
   resume(segments: ReadonlyArray<Segment>): Effect.Effect<void, VfsError> {
@@ -235,48 +250,66 @@ export class AppendLogSegments {
   // Rotating
   // ---------------------------------------------------------------------------------------------------------------
 
-  /**
-   * Begins the segment that starts at `lsn`, where the one before it ends. A failure leaves the log unable to go on:
-   * the caller poisons it.
-   */
+  /** Begins the segment that starts at `lsn`, where the one before it ends. */
   rotate(lsn: Lsn): Effect.Effect<void, VfsError> {
-    return Effect.uninterruptible(Effect.gen({ self: this }, function*() {
-      const before = this.open()
-      invariant(before.segment.startLsn < lsn, "a segment that is followed by another one is not empty")
-      // Also what was only written: behind a later segment recovery takes nothing for a torn tail.
-      yield* this.haltFill(before)
-      yield* before.file.syncData
-      const { wasPrepared } = yield* this.begin(before.segment.index + 1n, lsn)
-      yield* Scope.close(before.scope, Exit.void)
-      LogMetrics.rotations.updateUnsafe(1, this.options.context)
-      if (!wasPrepared) LogMetrics.unpreparedRotations.updateUnsafe(1, this.options.context)
-    }))
+    return Effect.uninterruptible(
+      Effect.flatMap(Effect.andThen(this.settle, this.makeNext(lsn)), (made) => this.enter(made))
+    )
   }
 
-  private begin(index: bigint, startLsn: Lsn) {
-    return Effect.uninterruptible(Effect.gen({ self: this }, function*() {
-      const { directory, logId, vfs } = this.options
+  /**
+   * The first step of a rotation: what was written is durable, what was only written, too. Behind a later segment
+   * recovery takes nothing for a torn tail. A failure is one of the log.
+   */
+  readonly settle: Effect.Effect<void, VfsError> = Effect.suspend(() => {
+    const current = this.open()
+    return Effect.andThen(this.haltFill(current), current.file.syncData)
+  })
+
+  /** The second: the next segment, whole and durable, but for its name. A failure changes nothing about the log. */
+  makeNext(lsn: Lsn): Effect.Effect<MadeSegment, VfsError> {
+    return Effect.suspend(() => {
+      const { index, startLsn } = this.last
+      invariant(startLsn < lsn, "a segment that is followed by another one is not empty")
+      return this.make(index + 1n, lsn)
+    })
+  }
+
+  /** The third: it has its name, and is the one that is written. A failure leaves the log nowhere to go. */
+  enter(made: MadeSegment): Effect.Effect<void, VfsError> {
+    return Effect.gen({ self: this }, function*() {
+      const before = this.open()
+      yield* this.install(made)
+      yield* Scope.close(before.scope, Exit.void)
+      LogMetrics.rotations.updateUnsafe(1, this.options.context)
+      if (!made.isComplete) LogMetrics.unpreparedRotations.updateUnsafe(1, this.options.context)
+    })
+  }
+
+  private make(index: bigint, startLsn: Lsn): Effect.Effect<MadeSegment, VfsError> {
+    return Effect.gen({ self: this }, function*() {
+      const { directory, logId } = this.options
       const { isComplete, segment: prepared } = yield* this.preparer.take(index)
       const createdUnixNanos = yield* Clock.currentTimeNanos
       const header = encodeSegmentHeader({ logId, startLsn, segmentIndex: index, createdUnixNanos })
-      const path = `${directory}/${segmentFileName(startLsn)}`
-      yield* prepared.file.write([header], 0)
-      yield* prepared.file.syncFull
-      yield* vfs.rename(prepared.path, path)
+      yield* Effect.andThen(prepared.file.write([header], 0), prepared.file.syncFull).pipe(
+        Effect.ensuring(Scope.close(prepared.scope, Exit.void))
+      )
+      const segment = { index, startLsn, path: `${directory}/${segmentFileName(startLsn)}` }
+      return { segment, temporaryPath: prepared.path, filledEnd: prepared.filledEnd, isComplete }
+    })
+  }
+
+  private install({ filledEnd, segment, temporaryPath }: MadeSegment): Effect.Effect<void, VfsError> {
+    return Effect.gen({ self: this }, function*() {
+      const { directory, vfs } = this.options
+      yield* vfs.rename(temporaryPath, segment.path)
       yield* vfs.syncDirectory(directory)
-      yield* Scope.close(prepared.scope, Exit.void)
       // Under its own name, which errors then tell.
-      const opened = yield* this.openFile(path)
-      const segment = { index, startLsn, path }
+      const opened = yield* this.openFile(segment.path)
       this.list.push(segment)
-      this.continueIn({
-        segment,
-        ...opened,
-        preparedEnd: Math.max(prepared.filledEnd, segmentHeaderBytes),
-        fill: undefined
-      })
-      return { wasPrepared: isComplete }
-    }))
+      this.continueIn({ segment, ...opened, preparedEnd: Math.max(filledEnd, segmentHeaderBytes), fill: undefined })
+    })
   }
 
   private continueIn(current: OpenSegment): void {

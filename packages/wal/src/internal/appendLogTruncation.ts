@@ -57,13 +57,18 @@ export const makeTruncation = (
   })
 
   /** Begins a segment where the log ends, while nobody else writes. Answers where it starts, if it was still wanted. */
-  const rotateWhen = (isWanted: () => boolean): Effect.Effect<Lsn | undefined, LogEnded> =>
-    engine.quiesce(Effect.suspend((): Effect.Effect<Lsn | undefined, LogEnded> => {
-      if (!isWanted()) return Effect.undefined
-      const { reserved } = engine.watermarks()
-      const isEmpty = segments.last.startLsn === reserved
-      return Effect.as(isEmpty ? Effect.void : orPoison(segments.rotate(reserved)), reserved)
-    }))
+  const rotateWhen = (isWanted: () => boolean): Effect.Effect<Lsn | undefined, LogEnded | VfsError> =>
+    engine.quiesce(
+      Effect.gen(function*() {
+        if (!isWanted()) return undefined
+        const { reserved } = engine.watermarks()
+        if (segments.last.startLsn === reserved) return reserved
+        yield* orPoison(segments.settle)
+        const made = yield* segments.makeNext(reserved)
+        yield* orPoison(segments.enter(made))
+        return reserved
+      }).pipe(Effect.uninterruptible)
+    )
 
   const removeRetired: Effect.Effect<void, LogEnded | VfsError> = Effect.gen(function*() {
     for (let segment = retired[0]; segment !== undefined; segment = retired[0]) {
@@ -74,20 +79,26 @@ export const makeTruncation = (
     }
   }).pipe(Effect.uninterruptible)
 
+  const removeUpTo = (limit: Lsn): Effect.Effect<void, LogEnded | VfsError> =>
+    Effect.suspend(() => {
+      for (let first = segments.retireFirst(limit); first !== undefined; first = segments.retireFirst(limit)) {
+        retired.push(first)
+      }
+      onTruncated()
+      return removeRetired
+    })
+
   const truncateBefore: AppendLog["Service"]["truncateBefore"] = Effect.fnUntraced(
     function*(lsn: Lsn): Effect.fn.Return<Lsn, LsnNotReserved | LogEnded | VfsError> {
       yield* failWhenEnded
       const { reserved } = engine.watermarks()
       if (lsn > reserved) return yield* new LsnNotReserved({ log: directory, lsn, reserved })
-      const isEverything = () => lsn >= writer.lastRecordEnd
-      const emptyFrom = isEverything() ? yield* rotateWhen(isEverything) : undefined
       // A segment ends with the mark of its last batch: if nothing else lies behind `lsn`, it holds nothing of it.
-      const limit = emptyFrom ?? toLsn(lsn + commitFrameBytes)
-      for (let first = segments.retireFirst(limit); first !== undefined; first = segments.retireFirst(limit)) {
-        retired.push(first)
-      }
-      onTruncated()
-      yield* removeRetired
+      yield* removeUpTo(toLsn(lsn + commitFrameBytes))
+      const isEverything = () => lsn >= writer.lastRecordEnd
+      // Last, because the new segment needs room, and the disk may be full.
+      const emptyFrom = isEverything() ? yield* rotateWhen(isEverything) : undefined
+      if (emptyFrom !== undefined) yield* removeUpTo(emptyFrom)
       return segments.firstKept
     },
     (truncate) => oneAtATime.withPermit(truncate)
