@@ -1,19 +1,35 @@
 /**
- * Durable logs with group commit, and the SQLite write-ahead log.
+ * Durable logs with group commit: the append log, what Effect's own interfaces keep in it, and the SQLite write-ahead
+ * log.
  *
  * @since 0.1.0
  */
+export * as AppendLog from "./AppendLog.ts"
+export * from "./AppendLogErrors.ts"
+export * as AppendLogFormat from "./AppendLogFormat.ts"
+export * as AppendLogMap from "./AppendLogMap.ts"
+export * as AppendLogScan from "./AppendLogScan.ts"
 export * as AtomicFile from "./AtomicFile.ts"
 export { CommitLog, type LogCommit, type LogReader, type Published } from "./CommitLog.ts"
 export * as DatabaseHeaderFormat from "./DatabaseHeaderFormat.ts"
+export * as EventJournalFormat from "./EventJournalFormat.ts"
 export * as GroupCommit from "./GroupCommit.ts"
+export * as KeyValueFormat from "./KeyValueFormat.ts"
 export * as LeaseFormat from "./LeaseFormat.ts"
 export * from "./LogErrors.ts"
+export * as LogEventJournal from "./LogEventJournal.ts"
+export * as LogKeyValueStore from "./LogKeyValueStore.ts"
 export * as LogMetrics from "./LogMetrics.ts"
+export * as LogPersistedQueue from "./LogPersistedQueue.ts"
+export * as LogState from "./LogState.ts"
+export * from "./LogStateErrors.ts"
+export * as PersistedQueueFormat from "./PersistedQueueFormat.ts"
 export { SnapshotRegistry } from "./SnapshotRegistry.ts"
 export * as SqliteWal from "./SqliteWal.ts"
 export * as SqliteWalFormat from "./SqliteWalFormat.ts"
 export * as StartUp from "./StartUp.ts"
 export * from "./StartUpErrors.ts"
+export * as StateRecordFormat from "./StateRecordFormat.ts"
+export * as TransactionRecordFormat from "./TransactionRecordFormat.ts"
 export * as WalBaseFormat from "./WalBaseFormat.ts"
 export { WalIndex } from "./WalIndex.ts"
