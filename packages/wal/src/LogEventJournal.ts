@@ -184,7 +184,7 @@ export const layer = (options?: LogStateOptions): Layer.Layer<EventJournal, Open
  * import { Layer } from "effect"
  *
  * export const Journal = LogEventJournal.layerDirectory({ directory: "./data/journal" }).pipe(
- *   Layer.provide(NodeVfs.layer())
+ *   Layer.provide(NodeVfs.layer)
  * )
  * ```
  *

@@ -155,7 +155,7 @@ export const layer = (
  * import { KeyValueStore } from "effect/persistence"
  *
  * export const Storage = LogKeyValueStore.layerDirectory({ directory: "./data/settings" }).pipe(
- *   Layer.provide(NodeVfs.layer())
+ *   Layer.provide(NodeVfs.layer)
  * )
  *
  * export const countVisit = (visitor: string) =>

@@ -241,7 +241,7 @@ export const layerStore = (options?: LogStateOptions): Layer.Layer<PersistedQueu
  *
  * export const Queues = PersistedQueue.layer.pipe(
  *   Layer.provide(LogPersistedQueue.layerStoreDirectory({ directory: "./data/queues" })),
- *   Layer.provide(NodeVfs.layer())
+ *   Layer.provide(NodeVfs.layer)
  * )
  *
  * export const makeMails = PersistedQueue.make({ name: "mails", schema: Schema.Struct({ to: Schema.String }) })
