@@ -11,7 +11,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Log } from "./support/appendLog.ts"
 import { bytesOf, numberOf, openMemory, payloadOf, readAll } from "./support/appendLog.ts"
-import { outcomeOf, settle } from "./support/engine.ts"
+import { isWaiting, outcomeOf, settle } from "./support/engine.ts"
 
 const isSegment = /\.tlog$/
 
@@ -176,10 +176,37 @@ describe("AppendLog, failing operations", () => {
         yield* hold.release
         yield* settle
         assert.strictEqual(fault.hits, 1)
+        const trace = disk.record()
         yield* Effect.forEach([...Array(50).keys()], (number) => log.append(payloadOf(10 + number, 100)))
+        trace.stop()
+        assert.strictEqual(trace.steps.filter(({ kind }) => kind === "write").length, 50, "it is not tried again")
         assert.deepStrictEqual(yield* numbers(log), [1, 2, ...Array.from(Array(50).keys(), (number) => 10 + number)])
       })
   )
+
+  it.effect("LOG-07 a batch that reaches into what is being filled waits for the piece that is under way", () =>
+    Effect.gen(function*() {
+      const { disk, hold, log } = yield* aboutToFill
+      // The second piece: bytes 2096 ... 2816 of the file.
+      const piece = disk.hold({ operation: "write", path: isSegment, skip: 1 })
+      yield* hold.release
+      yield* piece.reached
+      // Comes near to it, where a further piece would be begun if none were.
+      yield* log.append(payloadOf(9, 950))
+      const appending = yield* Effect.forEach(
+        [...Array(20).keys()],
+        (number) => log.append(payloadOf(10 + number, 100))
+      )
+        .pipe(Effect.forkChild({ startImmediately: true }))
+      yield* Effect.repeat(Effect.yieldNow, { until: () => log.watermarks().reserved > 2096 - 64 })
+      // Turns enough for all of them, were they not held up.
+      yield* Effect.repeat(settle, { times: 30 })
+      assert.isTrue(isWaiting(appending))
+      assert.isTrue(log.watermarks().written <= 2096 - 64)
+      yield* piece.release
+      yield* Fiber.join(appending)
+      assert.strictEqual((yield* numbers(log)).length, 23)
+    }))
 
   it.effect.each(["error", "lostSync"] as const)(
     "GC-07 a sync of zeros that fails (%s) is one of the log",
