@@ -14,7 +14,7 @@ import type { Measurement } from "./support/ClosedLoop.ts"
 import { floor } from "./support/floor.ts"
 import { lmdbDefault, lmdbNotOverlapping } from "./support/lmdb.ts"
 import { parseLogOptions } from "./support/logOptions.ts"
-import { plainLog } from "./support/plainLog.ts"
+import { plainLog, plainLogOfFibers } from "./support/plainLog.ts"
 import { renderPlot } from "./support/plot.ts"
 import { recordBytes } from "./support/records.ts"
 import { type Results, runRounds, summarize, type Summary } from "./support/rounds.ts"
@@ -24,6 +24,7 @@ import { figure, spreadCell, table } from "./support/table.ts"
 const options = parseLogOptions()
 // Those that are compared most run next to each other: what drifts, drifts between them least.
 const contestants = [
+  plainLogOfFibers,
   plainLog,
   tidemarkLog,
   lmdbDefault,

@@ -8,9 +8,9 @@ import { promisify } from "node:util"
 
 const nextTurn = promisify<void>((done) => setImmediate(() => done(null)))
 
-export const groupByHand = <A>(
+export const gatherByHand = <A>(
   commit: (batch: ReadonlyArray<A>) => void | Promise<void>
-): (item: A) => Promise<void> => {
+): (item: A, wake: () => void) => void => {
   let waiting: Array<A> = []
   let wakers: Array<() => void> = []
   let isLeading = false
@@ -29,12 +29,19 @@ export const groupByHand = <A>(
     isLeading = false
   }
 
-  return (item) =>
-    new Promise((resolve) => {
-      waiting.push(item)
-      wakers.push(resolve)
-      if (isLeading) return
-      isLeading = true
-      setImmediate(() => void lead())
-    })
+  return (item, wake) => {
+    waiting.push(item)
+    wakers.push(wake)
+    if (isLeading) return
+    isLeading = true
+    setImmediate(() => void lead())
+  }
+}
+
+/** The same for writers that wait for a promise. */
+export const groupByHand = <A>(
+  commit: (batch: ReadonlyArray<A>) => void | Promise<void>
+): (item: A) => Promise<void> => {
+  const handOver = gatherByHand(commit)
+  return (item) => new Promise((resolve) => handOver(item, resolve))
 }

@@ -7,13 +7,16 @@
  * it has files of 64 MiB and fills the next one while it writes one. One batch after the other: nobody is woken while
  * the next one is written.
  */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as NodeFs from "node:fs"
 import * as NodePath from "node:path"
-import { groupByHand } from "./groupByHand.ts"
+import type { Loop } from "./ClosedLoop.ts"
+import { gatherByHand } from "./groupByHand.ts"
 import { makeWriteAndSync, sync, write } from "./plainWrite.ts"
 import { checkRecords, makeRecords, recordBytes, type WriterRecord } from "./records.ts"
 import type { Contestant } from "./rounds.ts"
-import { writeInPromises } from "./writers.ts"
+import { writeInFibers, writeInPromises } from "./writers.ts"
 
 const fileBytes = 64 * 1024 * 1024
 const zeros = new Uint8Array(1024 * 1024)
@@ -37,7 +40,7 @@ const makeLog = async (directory: string) => {
   let buffer = new Uint8Array(64 * recordBytes)
 
   return {
-    append: groupByHand<WriterRecord>(async (batch) => {
+    append: gatherByHand<WriterRecord>(async (batch) => {
       const length = batch.length * recordBytes
       if (length > buffer.length) buffer = new Uint8Array(2 * length)
       for (let i = 0, at = 0; at < length; i++, at += recordBytes) {
@@ -70,17 +73,42 @@ function* recordsIn(directory: string): Generator<Uint8Array> {
   }
 }
 
-export const plainLog: Contestant = {
-  name: "plain group commit",
+type Append = (record: WriterRecord, wake: () => void) => void
+
+const contestant = (
+  name: string,
+  write: (loop: Loop, records: ReadonlyArray<WriterRecord>, append: Append) => Promise<void>
+): Contestant => ({
+  name,
   open: async ({ directory, writers }) => {
     const records = makeRecords(writers)
     const log = await makeLog(directory)
     return {
-      run: (loop) => writeInPromises(loop, records, log.append),
+      run: (loop) => write(loop, records, log.append),
       close: async () => {
         await log.close()
         checkRecords(records, recordsIn(directory))
       }
     }
   }
-}
+})
+
+/** With async functions as writers. */
+export const plainLog = contestant(
+  "plain group commit",
+  (loop, records, append) =>
+    writeInPromises(loop, records, (record) => new Promise<void>((resolve) => append(record, resolve)))
+)
+
+/** With fibers as writers: what there is to be had when they are given, whoever writes the log. */
+export const plainLogOfFibers = contestant(
+  "plain group commit, fibers",
+  (loop, records, append) =>
+    Effect.runPromise(
+      writeInFibers(
+        loop,
+        records,
+        (record) => Effect.callback<void>((resume) => append(record, () => resume(Exit.void)))
+      )
+    )
+)
