@@ -199,6 +199,29 @@ export type ReadError = LsnTruncated | LsnNotAFrame | LsnNotReserved | LogCorrup
 /**
  * An open log.
  *
+ * **Example** (Following a log)
+ *
+ * ```ts
+ * import * as MemoryVfs from "@tidemark/platform/MemoryVfs"
+ * import { AppendLog } from "@tidemark/wal/AppendLog"
+ * import { Effect, Fiber, Layer, Stream } from "effect"
+ *
+ * const program = Effect.gen(function*() {
+ *   const log = yield* AppendLog
+ *   const follower = yield* log.stream({ follow: true }).pipe(
+ *     Stream.map(({ payload }) => new TextDecoder().decode(payload)),
+ *     Stream.take(3),
+ *     Stream.runCollect,
+ *     Effect.forkChild
+ *   )
+ *   yield* Effect.forEach(["one", "two", "three"], (text) => log.append(new TextEncoder().encode(text)))
+ *   return yield* Fiber.join(follower)
+ * })
+ * const log = AppendLog.layer({ directory: "/audit" }).pipe(Layer.provide(MemoryVfs.layer))
+ *
+ * await Effect.runPromise(program.pipe(Effect.provide(log))) // => ["one", "two", "three"]
+ * ```
+ *
  * @category services
  * @since 0.1.0
  */
@@ -270,6 +293,8 @@ export class AppendLog extends Context.Service<AppendLog, {
 
   /**
    * Deletes the segments that hold nothing at or behind `lsn`, and answers where the first kept one starts (LOG-08).
+   * Waits until everything before `lsn` is durable.
+   *
    * With `lsn` behind the last record everything goes: the log rotates and is empty, and goes on at the same LSN.
    *
    * When a file cannot be removed it fails with `VfsError`; the records are out of reach all the same, and the next call

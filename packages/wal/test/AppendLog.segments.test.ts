@@ -275,6 +275,21 @@ describe("AppendLog segments", () => {
       assert.deepStrictEqual(yield* numbers(third.log), [])
     }))
 
+  it.effect("LOG-08 what was only written is durable before it is let go of", () =>
+    Effect.gen(function*() {
+      const disk = MemoryDisk.make()
+      const { log } = yield* openMemory(disk, { segmentBytes: 400 })
+      const appended = yield* Effect.forEach(
+        [...Array(30).keys()],
+        (number) => log.append(payloadOf(number, 30), { until: "written" })
+      )
+      assert.strictEqual(log.watermarks().durable, 0)
+      yield* log.truncateBefore(appended[20]?.start ?? toLsn(0))
+      const { durable, firstKept, reserved, written } = log.watermarks()
+      assert.isTrue(0 < firstKept && firstKept <= durable && durable <= written && written <= reserved)
+      assert.include(yield* numbers(log), 20)
+    }))
+
   it.effect("LOG-08 what is appended while everything is truncated stays", () =>
     Effect.gen(function*() {
       for (let seed = 0; seed < 60; seed++) {

@@ -87,6 +87,22 @@ describe("AppendLog streams", () => {
       }
     }))
 
+  it.effect("LOG-09 nothing behind the durable watermark is read, though a rotation has synced it", () =>
+    Effect.gen(function*() {
+      const disk = MemoryDisk.make()
+      const { log } = yield* openMemory(disk, { segmentBytes: 400 })
+      yield* log.append(payloadOf(0))
+      yield* Effect.forEach(
+        [...Array(20).keys()],
+        (number) => log.append(payloadOf(1 + number, 40), { until: "written" })
+      )
+      const { durable, written } = log.watermarks()
+      assert.isTrue(durable === 32 && written > 1000)
+      assert.deepStrictEqual(numbersOf(yield* readAll(log)), [0])
+      yield* log.flush
+      assert.strictEqual((yield* readAll(log)).length, 21)
+    }))
+
   it.effect("LOG-09 following: what becomes durable comes, in order and once, until the log ends", () =>
     Effect.gen(function*() {
       const disk = MemoryDisk.make()

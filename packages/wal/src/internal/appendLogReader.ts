@@ -251,7 +251,7 @@ export class AppendLogReader {
       if (found === undefined) {
         return Effect.fail(new LsnTruncated({ log: directory, lsn, firstKept: segments.firstKept }))
       }
-      return Effect.succeed({ segment: found.segment, end: found.end ?? durable() })
+      return Effect.succeed({ segment: found.segment, end: toLsn(Math.min(found.end ?? Infinity, durable())) })
     })
   }
 

@@ -15,7 +15,7 @@ import * as Semaphore from "effect/Semaphore"
 import type { AppendLog } from "../AppendLog.ts"
 import { commitFrameBytes } from "../AppendLogFormat.ts"
 import type { GroupCommit, LogEnded } from "../GroupCommit.ts"
-import { LsnNotReserved } from "../LogErrors.ts"
+import type { LsnNotReserved } from "../LogErrors.ts"
 import type { AppendLogSegments, Segment } from "./appendLogSegments.ts"
 import type { AppendLogWriter } from "./appendLogWriter.ts"
 
@@ -91,8 +91,8 @@ export const makeTruncation = (
   const truncateBefore: AppendLog["Service"]["truncateBefore"] = Effect.fnUntraced(
     function*(lsn: Lsn): Effect.fn.Return<Lsn, LsnNotReserved | LogEnded | VfsError> {
       yield* failWhenEnded
-      const { reserved } = engine.watermarks()
-      if (lsn > reserved) return yield* new LsnNotReserved({ log: directory, lsn, reserved })
+      // Refused when it was never reserved. What was only written is not let go of: the log never begins behind `durable`.
+      yield* engine.commitAtLeast(lsn, "durable")
       // A segment ends with the mark of its last batch: if nothing else lies behind `lsn`, it holds nothing of it.
       yield* removeUpTo(toLsn(lsn + commitFrameBytes))
       const isEverything = () => lsn >= writer.lastRecordEnd
