@@ -30,7 +30,7 @@ import * as Layer from "effect/Layer"
 import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import type * as Scope from "effect/Scope"
 import { AppendLog } from "./AppendLog.ts"
-import { KeyValueState, PendingValues, type Value } from "./internal/keyValueState.ts"
+import { KeyValueState, type PendingValue, PendingValues, type Value } from "./internal/keyValueState.ts"
 import { overConfig, overDirectory, stateLogOptions } from "./internal/logStateLayers.ts"
 import { type Decision, openStateLog } from "./internal/stateLog.ts"
 import * as KeyValueFormat from "./KeyValueFormat.ts"
@@ -64,7 +64,7 @@ export const make = Effect.fnUntraced(function*(
   ) => Effect.mapError(stateLog.transact(decide), (cause) => toError(method, key, cause))
 
   const setDecision = <A extends Value | void>(key: string, value: Value, answer: A) => {
-    let staged: () => void = () => {}
+    let staged: PendingValue | undefined
     return {
       type: "commit",
       commands: [{ type: "set", key, value }],
@@ -72,21 +72,21 @@ export const make = Effect.fnUntraced(function*(
         staged = pending.set(key, value)
       },
       answer: () => {
-        staged()
+        pending.forget([key], staged)
         return answer
       }
     } as const
   }
 
-  const removeDecision = (command: KeyValueFormat.KeyValueCommand, keys: () => ReadonlyArray<string>) => {
-    let staged: () => void = () => {}
+  const removeDecision = (command: KeyValueFormat.KeyValueCommand, keys: ReadonlyArray<string>) => {
+    let staged: PendingValue | undefined
     return {
       type: "commit",
       commands: [command],
       stage: () => {
-        staged = pending.remove(keys())
+        staged = pending.remove(keys)
       },
-      answer: () => staged()
+      answer: () => pending.forget(keys, staged)
     } as const
   }
 
@@ -117,16 +117,16 @@ export const make = Effect.fnUntraced(function*(
       commit("remove", key, () =>
         pending.isAbsent(key)
           ? { type: "answer", answer: undefined }
-          : removeDecision({ type: "remove", key }, () => [key])),
+          : removeDecision({ type: "remove", key }, [key])),
     clear: commit("clear", undefined, () =>
       pending.isEmpty()
         ? { type: "answer", answer: undefined }
-        : removeDecision({ type: "clear" }, () => pending.keys(""))),
+        : removeDecision({ type: "clear" }, pending.keys(""))),
     clearPrefix: (prefix) =>
       commit("clearPrefix", prefix, () =>
         pending.isEmpty()
           ? { type: "answer", answer: undefined }
-          : removeDecision({ type: "clearPrefix", prefix }, () => pending.keys(prefix))),
+          : removeDecision({ type: "clearPrefix", prefix }, pending.keys(prefix))),
     modify: (key, f) => modify("modify", key, toText, f),
     modifyUint8Array: (key, f) => modify("modifyUint8Array", key, toBytes, f)
   })

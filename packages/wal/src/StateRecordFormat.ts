@@ -193,12 +193,19 @@ export const encode = (record: StateRecord): Uint8Array => {
   }
 }
 
+// Records are small and many, so their few numbers are written byte by byte: a view costs more than it saves.
+const writeU32 = (bytes: Uint8Array, at: number, value: number): void => {
+  bytes[at] = value
+  bytes[at + 1] = value >>> 8
+  bytes[at + 2] = value >>> 16
+  bytes[at + 3] = value >>> 24
+}
+
 const encodeHead = (tag: number, detail: number, value: number, itemsBytes = 0): Uint8Array => {
   const bytes = new Uint8Array(recordHeadBytes + itemsBytes)
-  const view = viewOf(bytes)
-  view.setUint8(offsets.tag, tag)
-  view.setUint8(offsets.detail, detail)
-  view.setUint32(offsets.value, value, true)
+  bytes[offsets.tag] = tag
+  bytes[offsets.detail] = detail
+  writeU32(bytes, offsets.value, value)
   return bytes
 }
 
@@ -206,10 +213,9 @@ const encodeItems = (tag: number, detail: number, items: ReadonlyArray<Uint8Arra
   let itemsBytes = 0
   for (const item of items) itemsBytes += itemHeadBytes + item.length
   const bytes = encodeHead(tag, detail, items.length, itemsBytes)
-  const view = viewOf(bytes)
   let at = recordHeadBytes
   for (const item of items) {
-    view.setUint32(at, item.length, true)
+    writeU32(bytes, at, item.length)
     bytes.set(item, at + itemHeadBytes)
     at += itemHeadBytes + item.length
   }

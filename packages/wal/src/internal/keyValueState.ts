@@ -61,8 +61,12 @@ export class KeyValueState implements LoggedState<KeyValueCommand> {
     Array.from(this.values, ([key, { value }]) => ({ type: "set", key, value }))
 }
 
-/** A change that is on its way; `undefined` removes. */
-interface PendingValue {
+/**
+ * A change that is on its way; `undefined` removes.
+ *
+ * @internal
+ */
+export interface PendingValue {
   readonly value: Value | undefined
 }
 
@@ -107,20 +111,22 @@ export class PendingValues {
     return Array.from(keys).filter((key) => key.startsWith(prefix))
   }
 
-  /** Notes a change of one key and answers how it is forgotten. */
-  set(key: string, value: Value): () => void {
-    return this.note([key], { value })
+  /** Notes a change of one key and answers what to forget. */
+  set(key: string, value: Value): PendingValue {
+    const pending = { value }
+    this.byKey.set(key, pending)
+    return pending
   }
 
-  /** Notes the removal of keys and answers how it is forgotten. */
-  remove(keys: ReadonlyArray<string>): () => void {
-    return this.note(keys, { value: undefined })
-  }
-
-  private note(keys: ReadonlyArray<string>, pending: PendingValue): () => void {
+  /** Notes the removal of keys and answers what to forget. */
+  remove(keys: ReadonlyArray<string>): PendingValue {
+    const pending = { value: undefined }
     for (const key of keys) this.byKey.set(key, pending)
-    return () => {
-      for (const key of keys) if (this.byKey.get(key) === pending) this.byKey.delete(key)
-    }
+    return pending
+  }
+
+  /** Forgets a change that is durable, of those keys that have not been changed since. */
+  forget(keys: ReadonlyArray<string>, pending: PendingValue | undefined): void {
+    for (const key of keys) if (this.byKey.get(key) === pending) this.byKey.delete(key)
   }
 }

@@ -33,6 +33,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { AppendLog } from "../AppendLog.ts"
 import type { LogCorrupt } from "../AppendLogErrors.ts"
+import { recordFrameBytes } from "../AppendLogFormat.ts"
 import type { LogEnded } from "../GroupCommit.ts"
 import { LogClosed, RecordTooLarge } from "../LogErrors.ts"
 import type { SnapshotMissing, StateRecordInvalid, WrongStateKind } from "../LogStateErrors.ts"
@@ -43,6 +44,9 @@ import { StateReplay } from "./stateReplay.ts"
 
 /** Items are gathered to records of about so many bytes: few heads, and the event loop has its turn in between. */
 const packBytes = 64 * 1024
+
+/** Submissions are handed over to the log in groups of so many bytes: one step for all of them. */
+const maxGroupBytes = 256 * 1024
 
 /**
  * The state in memory.
@@ -109,6 +113,7 @@ export type StateOpenError =
 
 interface Submission {
   readonly records: ReadonlyArray<Uint8Array>
+  /** What the records take in the log. */
   readonly bytes: number
   /** Called once, when the records are in the log and in memory. */
   readonly appended?: (() => void) | undefined
@@ -146,16 +151,18 @@ export class StateLog<State extends LoggedState<Command>, Command> {
   private readonly definition: StateDefinition<State, Command>
   private readonly options: StateLogOptions
   private readonly maxRecordBytes: number
+  private readonly maxGroupBytes: number
   private readonly queue = new Fifo<Submission | SnapshotRequest<Command>>()
   private queuedBytes = 0
-  /** The submission that is neither in the queue any more nor wholly in the log yet. */
-  private appending: Submission | undefined
+  /** The submissions that are neither in the queue any more nor wholly in the log yet. */
+  private appending: ReadonlyArray<Submission> = []
   private readonly admissions: Array<Admission> = []
   private readonly pending = new Fifo<Pending>()
   private lastEnd: Lsn
   /** Behind the newest complete snapshot. */
   private snapshotEnd: Lsn
   private isSnapshotDue = false
+  private isSettling = false
   private isClosing = false
   private hasAppended = false
   private failure: Exit.Exit<never, LogEnded> | undefined
@@ -177,6 +184,7 @@ export class StateLog<State extends LoggedState<Command>, Command> {
     this.state = opened.state
     this.snapshotEnd = opened.snapshotEnd
     this.maxRecordBytes = opened.maxRecordBytes
+    this.maxGroupBytes = Math.min(maxGroupBytes, recordFrameBytes(opened.maxRecordBytes))
     this.maxItemBytes = opened.maxRecordBytes - StateRecordFormat.recordHeadBytes - StateRecordFormat.itemHeadBytes
     this.lastEnd = log.watermarks().durable
   }
@@ -225,7 +233,8 @@ export class StateLog<State extends LoggedState<Command>, Command> {
           records,
           bytes: bytesOf(records),
           settle: () => {
-            decision.commands.forEach((command, i) => this.state.apply(command, items[i]?.length ?? 0))
+            let i = 0
+            for (const command of decision.commands) this.state.apply(command, items[i++]?.length ?? 0)
             resume(Exit.succeed(decision.answer()))
           },
           fail: resume
@@ -248,6 +257,7 @@ export class StateLog<State extends LoggedState<Command>, Command> {
   }
 
   private packCommands(items: ReadonlyArray<Uint8Array>): ReadonlyArray<Uint8Array> {
+    if (items.length === 1) return [StateRecordFormat.encode({ type: "commands", isFirst: true, isLast: true, items })]
     const packs = Array.from(this.packs(items))
     return packs.map((pack, i) =>
       StateRecordFormat.encode({ type: "commands", isFirst: i === 0, isLast: i === packs.length - 1, items: pack })
@@ -295,6 +305,7 @@ export class StateLog<State extends LoggedState<Command>, Command> {
   // ---------------------------------------------------------------------------------------------------------------
 
   private wakeAppender(): void {
+    if (this.isSettling) return
     const { unparkAppender } = this
     this.unparkAppender = undefined
     unparkAppender?.()
@@ -314,16 +325,7 @@ export class StateLog<State extends LoggedState<Command>, Command> {
       } else if ("begun" in next) {
         yield* this.beginSnapshot(next)
       } else {
-        this.appending = next
-        for (const record of next.records) {
-          this.lastEnd = (yield* this.log.append(record, { until: "appended" })).end
-        }
-        this.appending = undefined
-        this.queuedBytes -= next.bytes
-        this.pending.push({ end: this.lastEnd, submission: next })
-        this.wakeApplier()
-        next.appended?.()
-        this.admitWaiting()
+        yield* this.handOver(this.takeGroup(next))
       }
     }
   }).pipe(
@@ -335,6 +337,38 @@ export class StateLog<State extends LoggedState<Command>, Command> {
       this.wakeApplier()
     }))
   )
+
+  /** The first submission, and as many behind it as go into the log in one hand-over. */
+  private takeGroup(first: Submission): ReadonlyArray<Submission> {
+    const group = [first]
+    let { bytes } = first
+    for (let next = this.queue.first; next !== undefined && !("begun" in next); next = this.queue.first) {
+      bytes += next.bytes
+      if (bytes > this.maxGroupBytes) break
+      this.queue.shift()
+      group.push(next)
+    }
+    return group
+  }
+
+  private *handOver(group: ReadonlyArray<Submission>) {
+    this.appending = group
+    const records = group.length === 1 ? group[0]?.records ?? [] : group.flatMap((submission) => submission.records)
+    if (group.length > 1 && records.length > 1) {
+      const appended = yield* this.log.appendAll(records, { until: "appended" })
+      this.lastEnd = appended.at(-1)?.end ?? this.lastEnd
+    } else {
+      for (const record of records) this.lastEnd = (yield* this.log.append(record, { until: "appended" })).end
+    }
+    this.appending = []
+    for (const submission of group) {
+      this.queuedBytes -= submission.bytes
+      this.pending.push({ end: this.lastEnd, submission })
+    }
+    this.wakeApplier()
+    for (const submission of group) submission.appended?.()
+    this.admitWaiting()
+  }
 
   /** What is in the log is applied before the state is captured, and nothing comes in between. */
   private *beginSnapshot(request: SnapshotRequest<Command>) {
@@ -381,6 +415,7 @@ export class StateLog<State extends LoggedState<Command>, Command> {
 
   private settleDurable(): void {
     const { durable } = this.log.watermarks()
+    this.isSettling = true
     for (let { first } = this.pending; first !== undefined && first.end <= durable; first = this.pending.first) {
       this.pending.shift()
       try {
@@ -389,11 +424,14 @@ export class StateLog<State extends LoggedState<Command>, Command> {
         // The state is broken in the middle of a command: nothing more is applied to it.
         const cause = Cause.die(defect)
         first.submission.fail(Exit.failCause(cause))
-        return this.fail(cause)
+        this.fail(cause)
       }
     }
+    this.isSettling = false
     this.requestSnapshot()
     if (this.pending.size === 0) this.tellDrained()
+    // Those who were answered have submitted again, or have closed the log: it is all handed over in one go.
+    this.wakeAppender()
   }
 
   private tellDrained(): void {
@@ -460,7 +498,7 @@ export class StateLog<State extends LoggedState<Command>, Command> {
       const done = () => resume(Exit.void)
       this.submit({
         records: [record],
-        bytes: record.length,
+        bytes: recordFrameBytes(record.length),
         appended: until === "appended" ? done : undefined,
         settle: until === "durable" ? done : () => {},
         fail: resume
@@ -499,10 +537,10 @@ export class StateLog<State extends LoggedState<Command>, Command> {
     this.failure = failure
     this.onEnded()
     const { appending } = this
-    this.appending = undefined
+    this.appending = []
     const queued = this.queue.takeAll()
     for (const { submission } of this.pending.takeAll()) submission.fail(failure)
-    appending?.fail(failure)
+    for (const submission of appending) submission.fail(failure)
     for (const submission of queued) if ("fail" in submission) submission.fail(failure)
     this.refuseWaiting()
     this.tellDrained()
@@ -518,7 +556,7 @@ export class StateLog<State extends LoggedState<Command>, Command> {
 
 const bytesOf = (records: ReadonlyArray<Uint8Array>): number => {
   let bytes = 0
-  for (const record of records) bytes += record.length
+  for (const record of records) bytes += recordFrameBytes(record.length)
   return bytes
 }
 

@@ -16,6 +16,9 @@ export const tooLong: Options = { segmentBytes: 512, snapshotMinBytes: 0, snapsh
 
 export const segments = /\/[0-9a-f]{16}\.tlog$/
 
+/** Small enough to be opened a thousand times. */
+const segmentBytes = 64 * 1024
+
 /** Lets everybody else go as far as they can get without the clock. */
 export const othersGoOn = Effect.forEach(Array.from({ length: 100 }), () => Effect.yieldNow, { discard: true })
 
@@ -40,7 +43,7 @@ export const openStore = (disk: MemoryDisk, options: Options = {}) =>
     processOn(
       disk,
       KeyValueStore.KeyValueStore,
-      LogKeyValueStore.layerDirectory({ directory: "/store", ...options })
+      LogKeyValueStore.layerDirectory({ directory: "/store", segmentBytes, ...options })
     ),
     ({ close, service }) => ({ store: service, close })
   )
@@ -53,7 +56,7 @@ export const openQueues = (disk: MemoryDisk, options: Options = {}) =>
       Effect.all([PersistedQueue.PersistedQueueFactory, PersistedQueue.PersistedQueueStore]),
       Layer.provideMerge(
         PersistedQueue.layer,
-        LogPersistedQueue.layerStoreDirectory({ directory: "/queues", ...options })
+        LogPersistedQueue.layerStoreDirectory({ directory: "/queues", segmentBytes, ...options })
       )
     ),
     ({ close, service: [factory, store] }) => ({ factory, store, close })
@@ -65,7 +68,7 @@ export const openJournal = (disk: MemoryDisk, options: Options = {}) =>
     processOn(
       disk,
       EventJournal.EventJournal,
-      LogEventJournal.layerDirectory({ directory: "/journal", ...options })
+      LogEventJournal.layerDirectory({ directory: "/journal", segmentBytes, ...options })
     ),
     ({ close, service }) => ({ journal: service, close })
   )
