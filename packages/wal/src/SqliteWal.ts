@@ -195,7 +195,9 @@ const make = Effect.fnUntraced(function*(
     ...options.groupCommit,
     initialLsn: toLsn(state.index.frames * state.frameBytes),
     // The size of a commit is bounded by its number of pages, above.
-    maxRecordBytes: Number.MAX_SAFE_INTEGER
+    maxRecordBytes: Number.MAX_SAFE_INTEGER,
+    // A page transaction is microseconds of work for its writer, and more for its coordinator.
+    overlapWaiters: 32
   })
   state.engine = engine
   const checkpointer = makeCheckpointer({

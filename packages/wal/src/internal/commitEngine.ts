@@ -29,7 +29,6 @@ import type {
 } from "../GroupCommit.ts"
 import { EmptyRecord, LogClosed, LsnNotReserved, RecordTooLarge, ResetWhileBusy, WalPoisoned } from "../LogErrors.ts"
 import * as LogMetrics from "../LogMetrics.ts"
-import { OverlapRule } from "./overlap.ts"
 import type { Batch, OpenReservation } from "./runQueue.ts"
 import { RunQueue } from "./runQueue.ts"
 import type { Waiter } from "./waiterQueue.ts"
@@ -43,6 +42,7 @@ export interface EngineOptions {
   readonly maxQueuedBytes: number
   readonly commitDelay: Duration.Input
   readonly commitSiblings: number
+  readonly overlapWaiters: number
 }
 
 /** @internal */
@@ -51,11 +51,11 @@ export class CommitEngine implements GroupCommit {
   private readonly maxRecordBytes: number
   private readonly maxQueuedBytes: number
   private readonly commitSiblings: number
+  private readonly overlapWaiters: number
   private readonly queue: RunQueue
   private readonly durableWaiters = new WaiterQueue<LogEnded>()
   private readonly writtenWaiters = new WaiterQueue<LogEnded>()
   private readonly admissions: Array<Admission> = []
-  private readonly overlap = new OverlapRule()
   /** Of the batch that is under way: whether it is synced, and since when it is written. */
   private isSyncing = false
   private startedNanos = 0n
@@ -85,6 +85,7 @@ export class CommitEngine implements GroupCommit {
     this.maxRecordBytes = options.maxRecordBytes
     this.maxQueuedBytes = options.maxQueuedBytes
     this.commitSiblings = options.commitSiblings
+    this.overlapWaiters = options.overlapWaiters
     const commitDelay = Duration.fromInputUnsafe(options.commitDelay)
     const cut = Effect.callback<void>((resume) => {
       if (this.state !== "open") return resume(Exit.void)
@@ -426,10 +427,9 @@ export class CommitEngine implements GroupCommit {
       if (this.poisoned !== undefined) return
       const due = this.settleBatch(batch)
       batch = undefined
-      const gathered = this.queue.commits
-      if (this.delay === undefined && this.overlap.pays(due.length, gathered)) {
+      if (due.length >= this.overlapWaiters && this.delay === undefined) {
         // When nothing has come in meanwhile, half of those who wait fill the next batch.
-        const isGathered = gathered * 2 >= due.length
+        const isGathered = this.queue.commits * 2 >= due.length
         const woken = isGathered ? 0 : due.length >> 1
         this.succeedAll(due.slice(0, woken))
         batch = this.takeBatch()
@@ -478,7 +478,7 @@ export class CommitEngine implements GroupCommit {
   private settleBatch(batch: Batch): ReadonlyArray<Waiter<LogEnded>> {
     this.queue.recycle(batch)
     this.written = batch.end
-    if (this.isSyncing) this.overlap.synced(this.recordSync(this.startedNanos), batch.end - batch.start)
+    if (this.isSyncing) this.recordSync(this.startedNanos)
     LogMetrics.commits.updateUnsafe(batch.commits, this.context)
     LogMetrics.batchCommits.updateUnsafe(batch.commits, this.context)
     LogMetrics.batchBytes.updateUnsafe(batch.end - batch.start, this.context)
@@ -495,15 +495,10 @@ export class CommitEngine implements GroupCommit {
     this.succeedAll(this.advance(written))
   }
 
-  private recordSync(startedNanos: bigint): number {
-    const nanos = this.nanosSince(startedNanos)
+  private recordSync(startedNanos: bigint): void {
+    const nanos = Number(this.clock.monotonicTimeNanosUnsafe() - startedNanos)
     LogMetrics.syncDurationSeconds.updateUnsafe(nanos / 1e9, this.context)
     LogMetrics.syncs.updateUnsafe(1, this.context)
-    return nanos
-  }
-
-  private nanosSince(startedNanos: bigint): number {
-    return Number(this.clock.monotonicTimeNanosUnsafe() - startedNanos)
   }
 
   /** Raises `durable`, publishes, lets in who waited for room, and takes out who waited for the watermarks. */
@@ -522,8 +517,6 @@ export class CommitEngine implements GroupCommit {
 
   /** Wakes waiters that are out of their queue already, all of them, also when one of them throws. */
   private succeedAll(waiters: ReadonlyArray<Waiter<LogEnded>>): void {
-    if (waiters.length === 0) return
-    const startedNanos = this.clock.monotonicTimeNanosUnsafe()
     for (const waiter of waiters) {
       try {
         waiter.succeed()
@@ -531,7 +524,6 @@ export class CommitEngine implements GroupCommit {
         this.poison(Cause.die(defect))
       }
     }
-    this.overlap.woke(this.nanosSince(startedNanos), waiters.length)
   }
 
   // ---------------------------------------------------------------------------------------------------------------
