@@ -44,7 +44,7 @@ import { makeIdsAfter } from "./internal/entryIds.ts"
 import { applyWithConflicts } from "./internal/journalConflicts.ts"
 import { JournalState } from "./internal/journalState.ts"
 import { overConfig, overDirectory, stateLogOptions } from "./internal/logStateLayers.ts"
-import { openStateLog } from "./internal/stateLog.ts"
+import { openStateLog } from "./internal/openStateLog.ts"
 import type { LogStateDirectoryOptions, LogStateOptions, OpenDirectoryError, OpenError, Platform } from "./LogState.ts"
 
 type JournalCommand = EventJournalFormat.JournalCommand

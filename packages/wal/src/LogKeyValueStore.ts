@@ -31,8 +31,9 @@ import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import type * as Scope from "effect/Scope"
 import { AppendLog } from "./AppendLog.ts"
 import { KeyValueState, type PendingValue, PendingValues, type Value } from "./internal/keyValueState.ts"
+import type { Decision } from "./internal/loggedState.ts"
 import { overConfig, overDirectory, stateLogOptions } from "./internal/logStateLayers.ts"
-import { type Decision, openStateLog } from "./internal/stateLog.ts"
+import { openStateLog } from "./internal/openStateLog.ts"
 import * as KeyValueFormat from "./KeyValueFormat.ts"
 import type {
   CommitError,

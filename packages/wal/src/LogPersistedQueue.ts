@@ -42,10 +42,11 @@ import { PersistedQueueError, PersistedQueueStore } from "effect/persistence/Per
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import { AppendLog } from "./AppendLog.ts"
+import type { Decision } from "./internal/loggedState.ts"
 import { overConfig, overDirectory, stateLogOptions } from "./internal/logStateLayers.ts"
+import { openStateLog } from "./internal/openStateLog.ts"
 import { QueueSchedule } from "./internal/queueSchedule.ts"
 import { QueueState, type StoredElement } from "./internal/queueState.ts"
-import { type Decision, openStateLog } from "./internal/stateLog.ts"
 import type {
   CommitError,
   LogStateDirectoryOptions,

@@ -14,7 +14,8 @@ import type { ProcessLiveness } from "@tidemark/platform/ProcessLiveness"
 import type { Vfs } from "@tidemark/platform/Vfs"
 import type * as AppendLog from "./AppendLog.ts"
 import * as GroupCommit from "./GroupCommit.ts"
-import type { StateLogError, StateOpenError } from "./internal/stateLog.ts"
+import type { StateLogError } from "./internal/loggedState.ts"
+import type { StateOpenError } from "./internal/openStateLog.ts"
 
 /**
  * When the log is cut short, and how much may wait in front of it.

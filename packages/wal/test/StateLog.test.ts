@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { MemoryDisk } from "@tidemark/platform/MemoryDisk"
 import { Cause, Effect, Exit, Fiber, Scheduler } from "effect"
-import { openStateLog } from "../src/internal/stateLog.ts"
+import { openStateLog } from "../src/internal/openStateLog.ts"
 import { LogClosed, RecordTooLarge, WalPoisoned } from "../src/LogErrors.ts"
 import { LogInUse } from "../src/LogStateErrors.ts"
 import { makeRandom, SeededScheduler } from "./support/seededScheduler.ts"

@@ -11,7 +11,7 @@ import { invariant } from "@tidemark/core/Invariant"
 import type { EntryId } from "effect/eventlog/EventJournal"
 import { Entry, EntryIdOrder } from "effect/eventlog/EventJournal"
 import { entryIdBytes, type JournalCommand } from "../EventJournalFormat.ts"
-import type { LoggedState } from "./stateLog.ts"
+import type { LoggedState } from "./loggedState.ts"
 
 type Bytes = Uint8Array<ArrayBuffer>
 

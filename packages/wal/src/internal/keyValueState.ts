@@ -1,6 +1,6 @@
 /** The state of a key-value store: what is durable, and what is on its way. */
 import type { KeyValueCommand } from "../KeyValueFormat.ts"
-import type { LoggedState } from "./stateLog.ts"
+import type { LoggedState } from "./loggedState.ts"
 
 /** @internal */
 export type Value = string | Uint8Array

@@ -8,7 +8,7 @@ import * as AppendLogModule from "../AppendLog.ts"
 import { maxPayloadBytes } from "../AppendLogFormat.ts"
 import type { LogStateDirectoryOptions, LogStateOptions, OpenDirectoryError, Platform } from "../LogState.ts"
 import { defaults } from "../LogState.ts"
-import type { StateLogOptions } from "./stateLog.ts"
+import type { StateLogOptions } from "./loggedState.ts"
 
 /** @internal */
 export const stateLogOptions = (options: LogStateOptions = {}): StateLogOptions => ({

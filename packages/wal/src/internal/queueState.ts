@@ -5,7 +5,7 @@
  * 2. A command about an element that is not there changes nothing.
  */
 import type { QueueCommand, QueueElement } from "../PersistedQueueFormat.ts"
-import type { LoggedState } from "./stateLog.ts"
+import type { LoggedState } from "./loggedState.ts"
 
 /** @internal */
 export interface StoredElement extends QueueElement {

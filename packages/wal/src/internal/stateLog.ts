@@ -10,106 +10,36 @@
  * 5. What was submitted is submitted: nobody takes it back, and an interrupted caller only stops waiting.
  *
  * The concurrency argument. Everybody submits in one synchronous step, which decides (looking at the state, and at what
- * is submitted and not yet durable) and enters the queue. One fiber, the appender, hands the queue over to the log, one
- * submission behind the other, without waiting for durability: so the order of the log is the order of the decisions,
- * and everything that gathers during a sync shares the next one. Another fiber, the applier, waits until the log is
- * durable behind the oldest submission, applies all that are, in order, each in one synchronous step with its answer.
- * It does not matter when the callers are scheduled: the order is made before they wait and applied before they go on.
- * No lock exists; what spans a sync is the queue of submissions and nothing else.
+ * is submitted and not yet durable) and enters the queue. One fiber, the appender, hands the queue over to the log, in
+ * order, without waiting for durability: so the order of the log is the order of the decisions, and everything that
+ * gathers during a sync shares the next one. Another fiber, the applier, waits until the log is durable behind the oldest
+ * submission, applies all that are, in order, each in one synchronous step with its answer. It does not matter when the
+ * callers are scheduled: the order is made before they wait and applied before they go on. No lock exists; what spans a
+ * sync is the queue of submissions and nothing else.
  *
  * Fibers are resumed inline, by the applier or by whoever submits. Every such call stands at the end of its step, behind
  * all changes of the fields of this class.
  */
-import type { FormatIssue } from "@tidemark/core/BinaryFormat"
 import { invariant } from "@tidemark/core/Invariant"
 import type { Lsn } from "@tidemark/core/Scalars"
-import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import type * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
-import * as Stream from "effect/Stream"
 import type { AppendLog } from "../AppendLog.ts"
-import type { LogCorrupt } from "../AppendLogErrors.ts"
 import { recordFrameBytes } from "../AppendLogFormat.ts"
 import type { LogEnded } from "../GroupCommit.ts"
 import { LogClosed, RecordTooLarge } from "../LogErrors.ts"
-import type { SnapshotMissing, StateRecordInvalid, WrongStateKind } from "../LogStateErrors.ts"
-import { LogInUse } from "../LogStateErrors.ts"
 import * as StateRecordFormat from "../StateRecordFormat.ts"
 import { Fifo } from "./fifo.ts"
-import { StateReplay } from "./stateReplay.ts"
+import type { Decision, LoggedState, StateDefinition, StateLogError, StateLogOptions } from "./loggedState.ts"
 
 /** Items are gathered to records of about so many bytes: few heads, and the event loop has its turn in between. */
 const packBytes = 64 * 1024
 
 /** Submissions are handed over to the log in groups of so many bytes: one step for all of them. */
 const maxGroupBytes = 256 * 1024
-
-/**
- * The state in memory.
- *
- * @internal
- */
-export interface LoggedState<Command> {
-  /** Total and deterministic: the same commands in the same order give the same state. */
-  readonly apply: (command: Command, itemBytes: number) => void
-  /** Commands that give this state when they are applied to an empty one. They do not change when the state does. */
-  readonly capture: () => ReadonlyArray<Command>
-  /** About as many bytes as a snapshot takes. */
-  readonly liveBytes: number
-}
-
-/** @internal */
-export interface StateDefinition<State extends LoggedState<Command>, Command> {
-  readonly kind: StateRecordFormat.StateKind
-  readonly encode: (command: Command) => Uint8Array
-  readonly decode: (bytes: Uint8Array) => Result.Result<Command, FormatIssue>
-  readonly empty: () => State
-}
-
-/** @internal */
-export interface StateLogOptions {
-  readonly snapshotRatio: number
-  readonly snapshotMinBytes: number
-  readonly maxQueuedBytes: number
-}
-
-/**
- * What a caller decides to do, having looked at the state.
- *
- * - `answer`: nothing is written, and the answer rests on durable commands.
- * - `answerWhenDurable`: nothing is written, but the answer rests on what was submitted before.
- * - `commit`: the commands enter the log together. `stage` runs in the same step, unless one of them is refused for its
- *   size; `answer` runs when they were applied.
- *
- * @internal
- */
-export type Decision<Command, A> =
-  | { readonly type: "answer"; readonly answer: A }
-  | { readonly type: "answerWhenDurable"; readonly answer: A }
-  | {
-    readonly type: "commit"
-    readonly commands: ReadonlyArray<Command>
-    readonly stage?: (() => void) | undefined
-    readonly answer: () => A
-  }
-
-/** @internal */
-export type StateLogError = LogEnded | RecordTooLarge
-
-/** @internal */
-export type StateOpenError =
-  | WrongStateKind
-  | StateRecordInvalid
-  | SnapshotMissing
-  | LogInUse
-  | LogCorrupt
-  | LogEnded
-  | RecordTooLarge
-  | VfsError
 
 interface Submission {
   readonly records: ReadonlyArray<Uint8Array>
@@ -136,9 +66,6 @@ interface Admission {
   readonly enter: () => void
   readonly refuse: (failure: Exit.Exit<never, StateLogError>) => void
 }
-
-/** The logs that an adapter works on: two of them on one log would each miss what the other one does. */
-const logsInUse = new WeakSet<AppendLog["Service"]>()
 
 /** @internal */
 export class StateLog<State extends LoggedState<Command>, Command> {
@@ -469,9 +396,9 @@ export class StateLog<State extends LoggedState<Command>, Command> {
   }).pipe(
     // Whoever commits is told why the log ended; there is nobody else to tell.
     Effect.catchTag(["WalPoisoned", "LogClosed"], () => Effect.void),
-    Effect.catchCause((cause) =>
-      Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.sync(() => this.fail(cause as Cause.Cause<never>))
-    )
+    // What fitted into the log once fits into each snapshot.
+    Effect.catchTag("RecordTooLarge", Effect.die),
+    Effect.catchCause((cause) => Cause.hasInterruptsOnly(cause) ? Effect.void : Effect.sync(() => this.fail(cause)))
   )
 
   /** Writes the state as it is into the log, next to the commands that go on, and drops what it makes dispensable. */
@@ -564,85 +491,14 @@ function* encodeEach<Command>(commands: ReadonlyArray<Command>, encode: (command
   for (const command of commands) yield encode(command)
 }
 
-/** A file that cannot be removed now is removed behind the next snapshot. */
-const truncate = (log: AppendLog["Service"], lsn: Lsn): Effect.Effect<void, LogEnded> =>
+/**
+ * A file that cannot be removed now is removed behind the next snapshot.
+ *
+ * @internal
+ */
+export const truncate = (log: AppendLog["Service"], lsn: Lsn): Effect.Effect<void, LogEnded> =>
   log.truncateBefore(lsn).pipe(
     Effect.catchTag("VfsError", (error) => Effect.logWarning(`${log.directory} could not be truncated`, error)),
     Effect.catchTag("LsnNotReserved", Effect.die),
     Effect.asVoid
-  )
-
-/** A reservation above every limit is refused with the limit, having reserved nothing. */
-const maxRecordBytesOf = (log: AppendLog["Service"]): Effect.Effect<number, LogEnded> =>
-  Effect.scoped(log.reserve(Number.MAX_SAFE_INTEGER)).pipe(
-    Effect.matchEffect({
-      onSuccess: () => Effect.die(new Error("a log reserved 2^53 - 1 bytes")),
-      onFailure: (error) =>
-        error._tag === "RecordTooLarge"
-          ? Effect.succeed(error.maxRecordBytes)
-          : error._tag === "EmptyRecord"
-          ? Effect.die(error)
-          : Effect.fail(error)
-    })
-  )
-
-/**
- * Rebuilds the state from a log and keeps it there from now on. The log belongs to it until the scope closes.
- *
- * @internal
- */
-export const openStateLog = Effect.fnUntraced(function*<State extends LoggedState<Command>, Command>(
-  log: AppendLog["Service"],
-  definition: StateDefinition<State, Command>,
-  options: StateLogOptions
-): Effect.fn.Return<StateLog<State, Command>, StateOpenError, Scope.Scope> {
-  invariant(options.snapshotRatio > 0, "a snapshot is written when the log has grown")
-  yield* Effect.acquireRelease(
-    Effect.suspend(() => {
-      if (logsInUse.has(log)) return Effect.fail(new LogInUse({ log: log.directory }))
-      logsInUse.add(log)
-      return Effect.void
-    }),
-    () => Effect.sync(() => logsInUse.delete(log))
-  )
-  const maxRecordBytes = yield* maxRecordBytesOf(log)
-  const replay = new StateReplay(log.directory, definition)
-  yield* log.stream().pipe(
-    Stream.runForEachArray((records) =>
-      Effect.suspend(() => {
-        for (const record of records) {
-          const refusal = replay.take(record)
-          if (refusal !== undefined) return Effect.fail(refusal)
-        }
-        return Effect.void
-      })
-    ),
-    // Nobody else truncates this log, and reading began at its first record.
-    Effect.catchTag(["LsnTruncated", "LsnNotAFrame", "LsnNotReserved"], Effect.die)
-  )
-  const missing = replay.finish(log.watermarks().firstKept)
-  if (missing !== undefined) return yield* missing
-  const lastSnapshot = replay.lastSnapshot ?? (yield* writeFirst(log, definition.kind))
-  // A crash may have come between the end of a snapshot and this.
-  yield* truncate(log, lastSnapshot.start)
-  const opened = { state: replay.state ?? definition.empty(), snapshotEnd: lastSnapshot.end, maxRecordBytes }
-  const stateLog = new StateLog(log, definition, options, opened)
-  yield* stateLog.start
-  return stateLog
-})
-
-/** The snapshot of an empty state, all or nothing: a log with half of it would be refused. */
-const writeFirst = (
-  log: AppendLog["Service"],
-  kind: StateRecordFormat.StateKind
-): Effect.Effect<{ readonly start: Lsn; readonly end: Lsn }, LogEnded | RecordTooLarge> =>
-  log.appendAll([
-    StateRecordFormat.encode({ type: "begin", kind }),
-    StateRecordFormat.encode({ type: "end", itemsRecords: 0 })
-  ]).pipe(
-    Effect.catchTag("EmptyRecord", Effect.die),
-    Effect.map(([begin, end]) => {
-      invariant(begin !== undefined && end !== undefined, "a log answers for every record")
-      return { start: begin.start, end: end.end }
-    })
   )

@@ -13,7 +13,7 @@ import * as Result from "effect/Result"
 import type { LogRecord } from "../AppendLog.ts"
 import { SnapshotMissing, StateRecordInvalid, WrongStateKind } from "../LogStateErrors.ts"
 import * as StateRecordFormat from "../StateRecordFormat.ts"
-import type { LoggedState, StateDefinition } from "./stateLog.ts"
+import type { LoggedState, StateDefinition } from "./loggedState.ts"
 
 interface OpenSnapshot<State> {
   readonly begin: Lsn

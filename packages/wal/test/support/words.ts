@@ -3,12 +3,8 @@ import type { MemoryDisk } from "@tidemark/platform/MemoryDisk"
 import * as MemoryVfs from "@tidemark/platform/MemoryVfs"
 import { Effect, Exit, Layer, Result, Scope } from "effect"
 import { AppendLog, type AppendLogOptions } from "../../src/AppendLog.ts"
-import {
-  type LoggedState,
-  openStateLog,
-  type StateDefinition,
-  type StateLogOptions
-} from "../../src/internal/stateLog.ts"
+import type { LoggedState, StateDefinition, StateLogOptions } from "../../src/internal/loggedState.ts"
+import { openStateLog } from "../../src/internal/openStateLog.ts"
 
 export class Words implements LoggedState<string> {
   readonly words: Array<string> = []
