@@ -21,6 +21,8 @@ import { Lsn, toLsn } from "@tidemark/core/Scalars"
 import { crc32c } from "@tidemark/platform/Checksum"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import type { FixedRecord } from "./internal/fixedRecord.ts"
+import { encodeFixed, fixedIssue, openFixed } from "./internal/fixedRecord.ts"
 import { firstNonZero } from "./internal/zeros.ts"
 
 /**
@@ -71,21 +73,23 @@ export const logIdBytes = 16
  */
 export const maxPayloadBytes = 0xffffffff
 
-/** `TIDELOG` and NUL, read as a little-endian u64. */
-const magic = 0x00474f4c_45444954n
-const formatVersion = 1
+const headerRecord: FixedRecord = {
+  format: "append log segment header",
+  bytes: segmentHeaderBytes,
+  // Its text and NUL, read as a little-endian u64.
+  magic: 0x00474f4c_45444954n,
+  magicText: "TIDELOG",
+  version: 1
+}
 
 const headerOffsets = {
-  magic: 0,
-  version: 8,
   zero1: 10,
   headerLength: 12,
   logId: 16,
   startLsn: 32,
   segmentIndex: 40,
   created: 48,
-  zero2: 56,
-  checksum: 60
+  zero2: 56
 } as const
 
 /** The first four bytes of a head (type, flag, two zeros) as one u32. */
@@ -188,9 +192,6 @@ export type SegmentHeader = typeof SegmentHeader.Type
 
 const viewOf = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
-const headerIssue = (code: string, field: string, offset: number, found: string, expected: string) =>
-  Result.fail(new FormatIssue({ format: "append log segment header", code, field, offset, found, expected }))
-
 /**
  * Reads the header of a segment from its first 64 bytes (what follows them is ignored).
  *
@@ -204,39 +205,24 @@ const headerIssue = (code: string, field: string, offset: number, found: string,
  * @since 0.1.0
  */
 export const decodeSegmentHeader = (bytes: Uint8Array): Result.Result<SegmentHeader, FormatIssue> => {
-  if (bytes.length < segmentHeaderBytes) {
-    return headerIssue("TooShort", "length", 0, `${bytes.length} bytes`, `${segmentHeaderBytes} bytes`)
-  }
-  const view = viewOf(bytes)
-  const foundMagic = view.getBigUint64(headerOffsets.magic, true)
-  if (foundMagic !== magic) {
-    const found = `0x${foundMagic.toString(16)}`
-    return headerIssue("BadMagic", "magic", headerOffsets.magic, found, `0x${magic.toString(16)} (TIDELOG)`)
-  }
-  const version = view.getUint16(headerOffsets.version, true)
-  if (version !== formatVersion) {
-    return headerIssue("UnsupportedVersion", "version", headerOffsets.version, `${version}`, `${formatVersion}`)
-  }
-  const stored = view.getUint32(headerOffsets.checksum, true)
-  const computed = crc32c(bytes.subarray(0, headerOffsets.checksum))
-  if (stored !== computed) {
-    return headerIssue("ChecksumMismatch", "CRC-32C", headerOffsets.checksum, hex(stored), hex(computed))
-  }
+  const opened = openFixed(headerRecord, bytes.subarray(0, segmentHeaderBytes))
+  if (Result.isFailure(opened)) return Result.fail(opened.failure)
+  const view = opened.success
   const zero1 = view.getUint16(headerOffsets.zero1, true)
-  if (zero1 !== 0) return headerIssue("NotZero", "zero field", headerOffsets.zero1, `${zero1}`, "0")
+  if (zero1 !== 0) return fixedIssue(headerRecord, "NotZero", "zero field", headerOffsets.zero1, `${zero1}`, "0")
   const zero2 = view.getUint32(headerOffsets.zero2, true)
-  if (zero2 !== 0) return headerIssue("NotZero", "zero field", headerOffsets.zero2, `${zero2}`, "0")
+  if (zero2 !== 0) return fixedIssue(headerRecord, "NotZero", "zero field", headerOffsets.zero2, `${zero2}`, "0")
   const length = view.getUint32(headerOffsets.headerLength, true)
   if (length !== segmentHeaderBytes) {
-    return headerIssue("BadHeaderLength", "header length", headerOffsets.headerLength, `${length}`, "64")
+    return fixedIssue(headerRecord, "BadHeaderLength", "header length", headerOffsets.headerLength, `${length}`, "64")
   }
   const startLsn = readU64(view, headerOffsets.startLsn)
   if (startLsn < 0) {
     const found = `${view.getBigUint64(headerOffsets.startLsn, true)}`
-    return headerIssue("OutOfRange", "start LSN", headerOffsets.startLsn, found, "at most 2^53 - 1")
+    return fixedIssue(headerRecord, "OutOfRange", "start LSN", headerOffsets.startLsn, found, "at most 2^53 - 1")
   }
   if (startLsn % frameAlignment !== 0) {
-    return headerIssue("Misaligned", "start LSN", headerOffsets.startLsn, `${startLsn}`, "a multiple of 8")
+    return fixedIssue(headerRecord, "Misaligned", "start LSN", headerOffsets.startLsn, `${startLsn}`, "a multiple of 8")
   }
   return Result.succeed({
     logId: bytes.slice(headerOffsets.logId, headerOffsets.logId + logIdBytes),
@@ -255,17 +241,13 @@ export const decodeSegmentHeader = (bytes: Uint8Array): Result.Result<SegmentHea
 export const encodeSegmentHeader = (header: SegmentHeader): Uint8Array => {
   invariant(header.logId.length === logIdBytes, "a log id has 16 bytes")
   invariant(header.startLsn % frameAlignment === 0, "a segment starts at a multiple of 8")
-  const bytes = new Uint8Array(segmentHeaderBytes)
-  const view = viewOf(bytes)
-  view.setBigUint64(headerOffsets.magic, magic, true)
-  view.setUint16(headerOffsets.version, formatVersion, true)
-  view.setUint32(headerOffsets.headerLength, segmentHeaderBytes, true)
-  bytes.set(header.logId, headerOffsets.logId)
-  writeU64(view, headerOffsets.startLsn, header.startLsn)
-  view.setBigUint64(headerOffsets.segmentIndex, header.segmentIndex, true)
-  view.setBigUint64(headerOffsets.created, header.createdUnixNanos, true)
-  view.setUint32(headerOffsets.checksum, crc32c(bytes.subarray(0, headerOffsets.checksum)), true)
-  return bytes
+  return encodeFixed(headerRecord, (view, bytes) => {
+    view.setUint32(headerOffsets.headerLength, segmentHeaderBytes, true)
+    bytes.set(header.logId, headerOffsets.logId)
+    writeU64(view, headerOffsets.startLsn, header.startLsn)
+    view.setBigUint64(headerOffsets.segmentIndex, header.segmentIndex, true)
+    view.setBigUint64(headerOffsets.created, header.createdUnixNanos, true)
+  })
 }
 
 /**
@@ -608,8 +590,6 @@ export const checksumAt = (view: DataView, offset: number): number => view.getUi
 export const batchStartAt = (view: DataView, offset: number): number => readU64(view, offset + commitOffsets.batchStart)
 
 // -- numbers ----------------------------------------------------------------------------------------------------------
-
-const hex = (value: number) => `0x${value.toString(16).padStart(8, "0")}`
 
 /** A u64 as a number, -1 above 2^53 - 1: without a bigint, which would be an allocation. */
 const readU64 = (view: DataView, offset: number): number => {

@@ -17,6 +17,8 @@ export interface FixedRecord {
   readonly version: number
 }
 
+const hex = (value: number) => `0x${value.toString(16).padStart(8, "0")}`
+
 const magicOffset = 0
 const versionOffset = 8
 
@@ -55,7 +57,7 @@ export const openFixed = (record: FixedRecord, bytes: Uint8Array): Result.Result
   const stored = view.getUint32(checksumOffset, true)
   const computed = crc32c(bytes.subarray(0, checksumOffset))
   if (stored !== computed) {
-    return fixedIssue(record, "ChecksumMismatch", "CRC-32C", checksumOffset, stored.toString(16), computed.toString(16))
+    return fixedIssue(record, "ChecksumMismatch", "CRC-32C", checksumOffset, hex(stored), hex(computed))
   }
   return Result.succeed(view)
 }
@@ -65,12 +67,12 @@ export const openFixed = (record: FixedRecord, bytes: Uint8Array): Result.Result
  *
  * @internal
  */
-export const encodeFixed = (record: FixedRecord, fill: (view: DataView) => void): Uint8Array => {
+export const encodeFixed = (record: FixedRecord, fill: (view: DataView, bytes: Uint8Array) => void): Uint8Array => {
   const bytes = new Uint8Array(record.bytes)
   const view = new DataView(bytes.buffer)
   view.setBigUint64(magicOffset, record.magic, true)
   view.setUint16(versionOffset, record.version, true)
-  fill(view)
+  fill(view, bytes)
   const checksumOffset = record.bytes - 4
   view.setUint32(checksumOffset, crc32c(bytes.subarray(0, checksumOffset)), true)
   return bytes
