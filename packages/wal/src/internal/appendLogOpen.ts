@@ -103,9 +103,14 @@ const openIn = Effect.fnUntraced(function*(
     preallocateBytes,
     scope,
     context,
-    onLostSync: (error) => engine.poison(Cause.fail(error))
+    onLostSync: (error) => engine.poison(Cause.fail(error)),
+    isPoisoned: () => isPoisoned()
   })
   yield* report.segments.length === 0 ? segments.createFirst : segments.resume(report.segments.map(segmentOf))
+
+  // Runs when the group commit is closed, and before the lock goes: whoever opens the log next must find what it lists.
+  let awaitTruncation = Effect.void
+  yield* Effect.addFinalizer(() => Effect.suspend(() => awaitTruncation))
 
   const engine = yield* GroupCommit.make(
     makeSink(directory, logId, segments, {
@@ -131,6 +136,8 @@ const openIn = Effect.fnUntraced(function*(
   const lastRecordEnd = Math.max(report.firstLsn, report.endLsn - commitFrameBytes)
   const writer = new AppendLogWriter(engine, directory, maxRecordBytes, lastRecordEnd)
   writer.onHandOver = () => handOvers.notify()
+  const truncation = makeTruncation({ vfs, directory, engine, segments, writer, onTruncated: () => progress.notify() })
+  awaitTruncation = truncation.awaitTruncation
   return {
     directory,
     logId,
@@ -143,7 +150,8 @@ const openIn = Effect.fnUntraced(function*(
     flush: engine.flushNow,
     ended: engine.ended,
     watermarks,
-    ...makeTruncation({ vfs, directory, engine, segments, writer, onTruncated: () => progress.notify() }),
+    truncateBefore: truncation.truncateBefore,
+    rotate: truncation.rotate,
     ...makeStreams({ vfs, directory, logId, segments, durable, engine, watermarks, progress, handOvers, closed, over })
   }
 })

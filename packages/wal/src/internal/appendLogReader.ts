@@ -98,6 +98,8 @@ export class AppendLogReader {
     if (!this.isPlaced) {
       this.position = yield* this.place(this.from)
       this.isPlaced = true
+      // Behind the last record of a log that was emptied there was nothing but the mark of its batch.
+      if (this.isCaughtUp) return []
     }
     const { end, segment } = yield* this.stretchAt(this.position)
     const file = yield* this.fileOf(segment)

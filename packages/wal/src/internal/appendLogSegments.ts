@@ -68,6 +68,7 @@ export interface SegmentsOptions {
   readonly context: Context.Context<never>
   /** A sync of the file that is written has failed, of which nobody else may ever hear. */
   readonly onLostSync: (error: VfsError) => void
+  readonly isPoisoned: () => boolean
 }
 
 /** A segment is filled as far ahead as it has come, but not further than so many pieces. */
@@ -142,7 +143,7 @@ export class AppendLogSegments {
     const current = this.open()
     const offset = offsetOf(lsn, current.segment.startLsn)
     if (this.isReady(current, offset, buffers)) return current.file.write(buffers, offset)
-    return Effect.flatMap(this.makeReady(buffers, lsn), ({ at, file }) => file.write(buffers, at))
+    return Effect.flatMap(this.makeReady(buffers, lsn), ({ at, file }) => this.unlessPoisoned(file.write(buffers, at)))
   }
 
   writeAndSync(buffers: ReadonlyArray<Uint8Array>, lsn: Lsn, background: boolean): Effect.Effect<void, VfsError> {
@@ -150,7 +151,10 @@ export class AppendLogSegments {
     const offset = offsetOf(lsn, current.segment.startLsn)
     const how = background ? inBackground : inForeground
     if (this.isReady(current, offset, buffers)) return current.file.writeAndSyncData(buffers, offset, how)
-    return Effect.flatMap(this.makeReady(buffers, lsn), ({ at, file }) => file.writeAndSyncData(buffers, at, how))
+    return Effect.flatMap(
+      this.makeReady(buffers, lsn),
+      ({ at, file }) => this.unlessPoisoned(file.writeAndSyncData(buffers, at, how))
+    )
   }
 
   readonly sync: Effect.Effect<void, VfsError> = Effect.suspend(() => this.open().file.syncData)
@@ -253,8 +257,19 @@ export class AppendLogSegments {
   /** Begins the segment that starts at `lsn`, where the one before it ends. */
   rotate(lsn: Lsn): Effect.Effect<void, VfsError> {
     return Effect.uninterruptible(
-      Effect.flatMap(Effect.andThen(this.settle, this.makeNext(lsn)), (made) => this.enter(made))
+      Effect.flatMap(
+        Effect.andThen(this.settle, this.unlessPoisoned(this.makeNext(lsn))),
+        (made) => this.unlessPoisoned(this.enter(made))
+      )
     )
+  }
+
+  /**
+   * A batch takes several calls when it has to rotate first, and somebody may poison the log between two of them: then
+   * the leader gives up, and nothing of the log is touched any more.
+   */
+  private unlessPoisoned<A>(step: Effect.Effect<A, VfsError>): Effect.Effect<A, VfsError> {
+    return Effect.suspend(() => this.options.isPoisoned() ? Effect.interrupt : step)
   }
 
   /**

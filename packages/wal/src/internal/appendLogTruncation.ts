@@ -33,7 +33,10 @@ export interface TruncationParts {
 /** @internal */
 export const makeTruncation = (
   { directory, engine, onTruncated, segments, vfs, writer }: TruncationParts
-): Pick<AppendLog["Service"], "truncateBefore" | "rotate"> => {
+): Pick<AppendLog["Service"], "truncateBefore" | "rotate"> & {
+  /** Waits until nobody removes files any more. */
+  readonly awaitTruncation: Effect.Effect<void>
+} => {
   const oneAtATime = Semaphore.makeUnsafe(1)
   /** Segments that are out of the log and whose files are still there. */
   const retired: Array<Segment> = []
@@ -56,6 +59,12 @@ export const makeTruncation = (
     return ended === undefined ? Effect.void : Effect.fail(ended)
   })
 
+  /** Somebody else may have poisoned the log between two steps: then nothing of it is touched any more. */
+  const failWhenPoisoned: Effect.Effect<void, LogEnded> = Effect.suspend(() => {
+    const ended = engine.ended()
+    return ended?._tag === "WalPoisoned" ? Effect.fail(ended) : Effect.void
+  })
+
   /** Begins a segment where the log ends, while nobody else writes. Answers where it starts, if it was still wanted. */
   const rotateWhen = (isWanted: () => boolean): Effect.Effect<Lsn | undefined, LogEnded | VfsError> =>
     engine.quiesce(
@@ -65,6 +74,7 @@ export const makeTruncation = (
         if (segments.last.startLsn === reserved) return reserved
         yield* orPoison(segments.settle)
         const made = yield* segments.makeNext(reserved)
+        yield* failWhenPoisoned
         yield* orPoison(segments.enter(made))
         return reserved
       }).pipe(Effect.uninterruptible)
@@ -72,6 +82,7 @@ export const makeTruncation = (
 
   const removeRetired: Effect.Effect<void, LogEnded | VfsError> = Effect.gen(function*() {
     for (let segment = retired[0]; segment !== undefined; segment = retired[0]) {
+      yield* failWhenPoisoned
       yield* Effect.catchIf(vfs.remove(segment.path), (error) => error.code === "ENOENT", () => Effect.void)
       // A removal that was lost here could come back behind one that was not, with a gap between them.
       yield* orPoison(vfs.syncDirectory(directory))
@@ -104,5 +115,9 @@ export const makeTruncation = (
     (truncate) => oneAtATime.withPermit(truncate)
   )
 
-  return { truncateBefore, rotate: Effect.asVoid(oneAtATime.withPermit(rotateWhen(() => true))) }
+  return {
+    truncateBefore,
+    rotate: Effect.asVoid(oneAtATime.withPermit(rotateWhen(() => true))),
+    awaitTruncation: oneAtATime.withPermit(Effect.void)
+  }
 }

@@ -59,7 +59,9 @@ export interface RunQueueOptions {
   readonly pad: (target: Uint8Array, view: DataView, offset: number, length: number) => void
 }
 
-const chunkBytes = 256 * 1024
+/** Memory is taken in chunks of so many bytes at the most, and at the least. */
+const maxChunkBytes = 256 * 1024
+const minChunkBytes = 256
 
 /** @internal */
 export class RunQueue {
@@ -67,12 +69,15 @@ export class RunQueue {
   private readonly options: RunQueueOptions
   private readonly runs: Array<Run> = []
   private readonly pool: Array<Chunk> = []
+  private readonly chunkBytes: number
   private readonly maxPooledChunks: number
 
   constructor(options: RunQueueOptions) {
     this.options = options
     this.reserved = options.initial
-    this.maxPooledChunks = Math.max(2, Math.ceil(options.maxBatchBytes / chunkBytes))
+    // Every run has a chunk, and holds no more than a batch.
+    this.chunkBytes = Math.min(maxChunkBytes, Math.max(minChunkBytes, options.maxBatchBytes))
+    this.maxPooledChunks = Math.max(2, Math.ceil(options.maxBatchBytes / this.chunkBytes))
   }
 
   /** Hand-overs that are queued. */
@@ -183,7 +188,7 @@ export class RunQueue {
   /** Gives the memory of a written batch back. */
   recycle(batch: Batch): void {
     for (const chunk of batch.chunks) {
-      if (chunk.bytes.length === chunkBytes && this.pool.length < this.maxPooledChunks) {
+      if (chunk.bytes.length === this.chunkBytes && this.pool.length < this.maxPooledChunks) {
         chunk.used = 0
         this.pool.push(chunk)
       }
@@ -215,7 +220,10 @@ export class RunQueue {
     const last = run.chunks.at(-1)
     if (last !== undefined && last.used + length <= last.bytes.length) return last
     // Every reservation starts a run: behind it memory grows with the run, lest many small ones take a chunk each.
-    const bytes = run.reservation === undefined ? chunkBytes : Math.min(chunkBytes, Math.max(4096, 2 * run.length))
+    const { chunkBytes } = this
+    const bytes = run.reservation === undefined
+      ? chunkBytes
+      : Math.min(chunkBytes, Math.max(minChunkBytes, 2 * run.length))
     if (length > bytes) return makeChunk(length + this.options.cutPointBytes)
     if (bytes < chunkBytes) return makeChunk(bytes)
     return this.pool.pop() ?? makeChunk(chunkBytes)
