@@ -36,7 +36,7 @@ import * as Semaphore from "effect/Semaphore"
 import { CommitLog } from "./CommitLog.ts"
 import type { GroupCommitOptions, LogEnded, Watermarks } from "./GroupCommit.ts"
 import * as GroupCommit from "./GroupCommit.ts"
-import { copyPages } from "./internal/checkpoint.ts"
+import { CopyBuffer, copyPages } from "./internal/checkpoint.ts"
 import { openDatabase, randomU32 } from "./internal/openDatabase.ts"
 import type { WalState } from "./internal/walState.ts"
 import type { Busy, DatabaseTruncated, LogLocked } from "./LogErrors.ts"
@@ -263,6 +263,7 @@ const makeCheckpointer = (parts: {
   const { databaseFile, engine, pageSize, state, walFile } = parts
   // One checkpoint at a time: only a checkpoint starts the log over, so while one copies the index stays what it is.
   const oneAtATime = Semaphore.makeUnsafe(1)
+  const buffer = new CopyBuffer()
   let copiedFrames = 0
   /** The tip when the last automatic round began. */
   let roundAt = state.index.tip
@@ -288,7 +289,8 @@ const makeCheckpointer = (parts: {
       index: state.index,
       fromFrame: copiedFrames,
       bound,
-      databasePages: state.index.databasePagesAt(bound) ?? databasePages
+      databasePages: state.index.databasePagesAt(bound) ?? databasePages,
+      buffer
     }))
   }).pipe(Effect.map((frames) => {
     copiedFrames = frames

@@ -32,7 +32,7 @@ import { examineDatabase } from "../StartUp.ts"
 import { NotADatabase, NotWalMode, PageSizeMismatch } from "../StartUpErrors.ts"
 import { sideDirectory } from "../WalBaseFormat.ts"
 import { WalIndex } from "../WalIndex.ts"
-import { copyPages } from "./checkpoint.ts"
+import { CopyBuffer, copyPages } from "./checkpoint.ts"
 import { rewrite } from "./rewrite.ts"
 import { WalState, writeWalBase } from "./walState.ts"
 
@@ -209,7 +209,8 @@ const fillDatabase = Effect.fnUntraced(function*(
     index: state.index,
     fromFrame: 0,
     bound: commitSeq,
-    databasePages
+    databasePages,
+    buffer: new CopyBuffer()
   })
 })
 
