@@ -3,20 +3,68 @@ import { assert, describe, it } from "@effect/vitest"
 import { toLsn } from "@tidemark/core/Scalars"
 import { MemoryDisk } from "@tidemark/platform/MemoryDisk"
 import * as MemoryVfs from "@tidemark/platform/MemoryVfs"
+import { Vfs } from "@tidemark/platform/Vfs"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { AppendLog } from "../src/AppendLog.ts"
-import { type Log, memoryDirectory, openMemory, payloadOf, readAll } from "./support/appendLog.ts"
+import { type Log, memoryDirectory, numberOf, openMemory, payloadOf, readAll } from "./support/appendLog.ts"
 import { outcomeOf, settle } from "./support/engine.ts"
 
 const isSegment = /\.tlog$/
+const numbers = (log: Log) => Effect.map(readAll(log), (records) => records.map(({ payload }) => numberOf(payload)))
 const appendNumbers = (log: Log, count: number, from = 0) =>
   Effect.forEach(Array.from({ length: count }, (_, at) => from + at), (number) => log.append(payloadOf(number, 30)))
 
 describe("AppendLog, poison and closing", () => {
+  it.effect("GC-07 a sync of zeros that fails late: nothing is acknowledged that it may have taken with it", () =>
+    Effect.gen(function*() {
+      const disk = MemoryDisk.make()
+      const context = yield* Layer.build(Layer.fresh(MemoryVfs.layerDisk(disk)))
+      const vfs = Context.get(context, Vfs)
+      const told = yield* Deferred.make<void>()
+      const lost = yield* Deferred.make<void>()
+      let opened = 0
+      // The news of a failed sync of the zeros comes late: a pool of threads promises no order.
+      const late = Vfs.of({
+        ...vfs,
+        open: (path, how) =>
+          Effect.map(vfs.open(path, how), (file) => {
+            if (!isSegment.test(path) || how.access === "read" || opened++ === 0) return file
+            const wait = Effect.andThen(Deferred.succeed(lost, undefined), Deferred.await(told))
+            return { ...file, syncData: Effect.onError(file.syncData, () => wait) }
+          })
+      })
+      const log = yield* AppendLog.open({
+        directory: memoryDirectory,
+        segmentBytes: 100_000,
+        preallocateBytes: 1000
+      }).pipe(Effect.provideContext(Context.add(context, Vfs, late)))
+      const opening = disk.hold({ operation: "open", path: isSegment })
+      yield* log.append(payloadOf(1))
+      yield* log.append(payloadOf(2, 600))
+      yield* opening.reached
+      // A record is written and about to be synced.
+      const syncing = disk.hold({ operation: "syncData", path: isSegment })
+      const writer = yield* Effect.forkChild(outcomeOf(log.append(payloadOf(3))), { startImmediately: true })
+      yield* syncing.reached
+      // The sync of the zeros fails and takes the record with it; then the sync of the record finds nothing to do.
+      disk.inject({ operation: "syncData", path: isSegment, fault: { kind: "lostSync" } })
+      yield* opening.release
+      yield* Deferred.await(lost)
+      yield* syncing.release
+      yield* Effect.repeat(settle, { times: 3 })
+      yield* Deferred.succeed(told, undefined)
+      const outcome = yield* Fiber.join(writer)
+      const second = yield* openMemory(disk.afterCrash("lost"))
+      if (outcome === "success") assert.include(yield* numbers(second.log), 3)
+      else assert.strictEqual(outcome, "WalPoisoned")
+    }))
+
   it.effect("LOG-08 LOG-10 a log that closes while it truncates has ended to truncate before it lets go of its lock", () =>
     Effect.gen(function*() {
       const disk = MemoryDisk.make()

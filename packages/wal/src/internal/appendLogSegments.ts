@@ -150,14 +150,21 @@ export class AppendLogSegments {
     const current = this.open()
     const offset = offsetOf(lsn, current.segment.startLsn)
     const how = background ? inBackground : inForeground
-    if (this.isReady(current, offset, buffers)) return current.file.writeAndSyncData(buffers, offset, how)
+    if (this.isReady(current, offset, buffers)) {
+      const written = current.file.writeAndSyncData(buffers, offset, how)
+      return current.fill === undefined ? written : Effect.andThen(written, current.fill.answered)
+    }
     return Effect.flatMap(
       this.makeReady(buffers, lsn),
-      ({ at, file }) => this.unlessPoisoned(file.writeAndSyncData(buffers, at, how))
+      ({ at, file }) => this.unlessPoisoned(Effect.andThen(file.writeAndSyncData(buffers, at, how), this.fillAnswered))
     )
   }
 
-  readonly sync: Effect.Effect<void, VfsError> = Effect.suspend(() => this.open().file.syncData)
+  readonly sync: Effect.Effect<void, VfsError> = Effect.suspend(() =>
+    Effect.andThen(this.open().file.syncData, this.fillAnswered)
+  )
+
+  private readonly fillAnswered: Effect.Effect<void> = Effect.suspend(() => this.current?.fill?.answered ?? Effect.void)
 
   /** Whether there is nothing to do but write. */
   private isReady(current: OpenSegment, offset: number, buffers: ReadonlyArray<Uint8Array>): boolean {

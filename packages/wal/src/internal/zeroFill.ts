@@ -7,6 +7,7 @@
  */
 import type { VfsFile } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
@@ -41,6 +42,8 @@ export class ZeroFill {
   private readonly options: ZeroFillOptions
   private isHalted = false
   private fiber: Fiber.Fiber<void> | undefined
+  /** Done when the sync that is under way has answered, and a failure was told. */
+  private syncing: Deferred.Deferred<void> | undefined
 
   constructor(options: ZeroFillOptions) {
     this.options = options
@@ -74,6 +77,20 @@ export class ZeroFill {
     return this.fiber === undefined ? Effect.void : Effect.asVoid(Fiber.await(this.fiber))
   })
 
+  /**
+   * Waits for the answer of a sync that is under way. It covers what others have written to the file meanwhile, and when
+   * it fails and loses that, their own sync may not tell: they are not acknowledged before this.
+   */
+  readonly answered: Effect.Effect<void> = Effect.suspend(() =>
+    this.syncing === undefined ? Effect.void : Deferred.await(this.syncing)
+  )
+
+  private readonly settleSync: Effect.Effect<void> = Effect.suspend(() => {
+    const { syncing } = this
+    this.syncing = undefined
+    return syncing === undefined ? Effect.void : Effect.asVoid(Deferred.succeed(syncing, undefined))
+  })
+
   private readonly run: Effect.Effect<void> = Effect.scoped(Effect.gen({ self: this }, function*() {
     const { open, pieceBytes, until } = this.options
     const file = yield* open
@@ -81,8 +98,10 @@ export class ZeroFill {
       const bytes = Math.min(pieceBytes, until - this.end)
       yield* file.write(zeros(bytes), this.end)
       // Not as one call with the write: that would count as a competitor of the log's own, and send those to the pool.
+      this.syncing = Deferred.makeUnsafe<void>()
       yield* file.syncData
+      yield* this.settleSync
       this.end += bytes
     }
-  })).pipe(Effect.catch((error) => this.options.onFailure(error)))
+  })).pipe(Effect.catch((error) => this.options.onFailure(error)), Effect.ensuring(this.settleSync))
 }
