@@ -68,8 +68,10 @@ export const runRounds = async (options: RoundsOptions): Promise<Results> => {
       try {
         const session = await contestant.open({ directory, writers })
         try {
-          await session.run(new ClosedLoop(writers, warmUpSeconds))
+          // Not between the slices: a forced collection shrinks the young generation and throws optimized code away, so
+          // what is measured after it is a process that warms up.
           collectGarbage()
+          await session.run(new ClosedLoop(writers, warmUpSeconds))
           const loop = new ClosedLoop(writers, seconds)
           await session.run(loop)
           results.get(contestant.name)?.push(loop.measurement())
