@@ -34,8 +34,9 @@ import * as Schema from "effect/Schema"
 import * as NodeFs from "node:fs"
 import { FileLock } from "./FileLock.ts"
 import { codeOf, nodeCall, toVfsError } from "./internal/nodeCalls.ts"
-import { type DescriptorCalls, makeNodeFile } from "./internal/nodeFile.ts"
+import { checkPosition, type DescriptorCalls, makeNodeFile } from "./internal/nodeFile.ts"
 import { makeSyncRoute, type SyncRoute, type SyncRouteLimits } from "./internal/syncRoute.ts"
+import { readFullySync } from "./internal/transfer.ts"
 import { ProcessLiveness } from "./ProcessLiveness.ts"
 import { Vfs, type VfsIdentity, type VfsOpenOptions } from "./Vfs.ts"
 import type { VfsError } from "./VfsError.ts"
@@ -179,6 +180,20 @@ const makeVfs = (options: NodeVfsOptions = {}): Vfs["Service"] => {
   return Vfs.of({
     open: (path, options) =>
       Effect.map(Effect.acquireRelease(openFile(path, options), ({ close }) => close), ({ file }) => file),
+    readSync: (path, buffer, position) => {
+      checkPosition(position)
+      let descriptor: number | undefined
+      try {
+        const opened = NodeFs.openSync(path, NodeFs.constants.O_RDONLY)
+        descriptor = opened
+        const readSome = (part: Uint8Array, from: number) => calls.readSync(opened, part, 0, part.length, from)
+        return readFullySync(readSome, buffer, position)
+      } catch (cause) {
+        throw toVfsError(descriptor === undefined ? "open" : "read", path, cause)
+      } finally {
+        if (descriptor !== undefined) NodeFs.closeSync(descriptor)
+      }
+    },
     remove: (path) => nodeCall("remove", path, (callback) => NodeFs.unlink(path, (cause) => callback(cause))),
     rename: (from, to) => nodeCall("rename", from, (callback) => NodeFs.rename(from, to, (cause) => callback(cause))),
     list: (directory) =>

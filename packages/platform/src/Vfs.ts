@@ -128,6 +128,12 @@ export class Vfs extends Context.Service<Vfs, {
    */
   readonly open: (path: string, options: VfsOpenOptions) => Effect.Effect<VfsFile, VfsError, Scope.Scope>
 
+  /**
+   * Opens a file, reads into `buffer` from byte `position` on as {@link VfsFile.readSync} does, and closes it, now, on the
+   * calling thread: for files that are too many to stay open. Throws a `VfsError`.
+   */
+  readonly readSync: (path: string, buffer: Uint8Array, position: number) => number
+
   /** Removes a file. Durable after `syncDirectory` of its directory. `ENOENT` when there is none. */
   readonly remove: (path: string) => Effect.Effect<void, VfsError>
 

@@ -156,14 +156,20 @@ export const vfsContract = (name: string, layer: Layer.Layer<Vfs>, makeDirectory
     })
 
     describe("read", () => {
-      for (const how of ["read", "readSync"] as const) {
+      for (const how of ["read", "readSync", "readSync by path"] as const) {
         test(
           `${how} is short only at the end of the file and 0 at and behind it`,
           (vfs, directory) =>
             Effect.gen(function*() {
               const file = yield* create(vfs, `${directory}/a`, 1, 2, 3, 4, 5)
               const read = (buffer: Uint8Array, position: number) =>
-                how === "read" ? file.read(buffer, position) : Effect.sync(() => file.readSync(buffer, position))
+                how === "read"
+                  ? file.read(buffer, position)
+                  : Effect.sync(() =>
+                    how === "readSync"
+                      ? file.readSync(buffer, position)
+                      : vfs.readSync(`${directory}/a`, buffer, position)
+                  )
               const buffer = new Uint8Array(3)
               assert.strictEqual(yield* read(buffer, 1), 3)
               assert.deepStrictEqual(buffer, bytes(2, 3, 4))
@@ -183,6 +189,20 @@ export const vfsContract = (name: string, layer: Layer.Layer<Vfs>, makeDirectory
           const buffer = new Uint8Array(6).fill(9)
           assert.strictEqual(yield* file.read(buffer.subarray(2, 4), 1), 2)
           assert.deepStrictEqual(buffer, bytes(9, 9, 2, 3, 9, 9))
+        }))
+
+      test("readSync by path makes no file", (vfs, directory) =>
+        Effect.gen(function*() {
+          const path = `${directory}/missing`
+          let thrown: unknown
+          try {
+            vfs.readSync(path, new Uint8Array(1), 0)
+          } catch (error) {
+            thrown = error
+          }
+          assert.instanceOf(thrown, VfsError)
+          assert.deepInclude(thrown, { operation: "open", code: "ENOENT", path })
+          assert.strictEqual(yield* vfs.identify(path), undefined)
         }))
 
       test("readSync sees what a finished write wrote", (vfs, directory) =>

@@ -65,6 +65,11 @@ export class MemoryProcess {
         ),
         (handle) => this.#file(handle)
       ),
+    readSync: (path, buffer, position) => {
+      checkPosition(position)
+      const file = this.#step("open", path, () => this.#open(path, { access: "read" }).file)
+      return this.#step("read", path, () => this.#read(file, buffer, position))
+    },
     remove: (path) =>
       this.#onNames("remove", path, () => {
         const { directory, name, node } = placeOf(this.#disk.world, path)
@@ -152,15 +157,7 @@ export class MemoryProcess {
         return this.#onFile(operation, handle, () => this.#sync(file, operation, upTo))
       })
     const syncData = sync("syncData")
-    const readNow = (buffer: Uint8Array, position: number): number => {
-      const fault = this.#faultOf("read", file.path, position, buffer.length)
-      const count = file.current.read(buffer, position)
-      if (fault?.kind === "flippedBit" && fault.position < position + count) {
-        const index = fault.position - position
-        buffer[index] = (buffer[index] ?? 0) ^ (1 << fault.bit)
-      }
-      return count
-    }
+    const readNow = (buffer: Uint8Array, position: number) => this.#read(file, buffer, position)
     return {
       path,
       read: (buffer, position) => {
@@ -190,6 +187,16 @@ export class MemoryProcess {
         return file.current.size
       })
     }
+  }
+
+  #read(file: FileNode, buffer: Uint8Array, position: number): number {
+    const fault = this.#faultOf("read", file.path, position, buffer.length)
+    const count = file.current.read(buffer, position)
+    if (fault?.kind === "flippedBit" && fault.position < position + count) {
+      const index = fault.position - position
+      buffer[index] = (buffer[index] ?? 0) ^ (1 << fault.bit)
+    }
+    return count
   }
 
   #write(file: FileNode, buffers: ReadonlyArray<Uint8Array>, position: number): void {

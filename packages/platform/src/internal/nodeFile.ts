@@ -54,7 +54,8 @@ export interface NodeFile {
 
 type Done<A> = (cause: unknown, value: A) => void
 
-const checkPosition = (position: number) =>
+/** A position is a safe integer (invariant 2). */
+export const checkPosition = (position: number) =>
   invariant(Number.isSafeInteger(position) && position >= 0, "a position is a safe integer, not negative")
 
 export const makeNodeFile = (options: {
