@@ -62,7 +62,7 @@ export interface EpochMemory {
  * Chunks are so large, or a multiple of it for a batch that is larger: then what one epoch took fits another. A batch
  * that does not fit behind the last one begins a chunk, so at most half of the memory is lost to ends.
  */
-const chunkBytes = 256 * 1024
+const defaultChunkBytes = 256 * 1024
 
 /** An epoch that needs less memory than those before it gives up a share of the surplus: 1 / 8. */
 const surplusShift = 3
@@ -71,14 +71,18 @@ const surplusShift = 3
 export class LaneMemory<Batch extends LaneBatch> {
   /** Bytes that were placed since the last {@link LaneMemory.take}. */
   placedBytes = 0
-  /** Bytes of the chunks that were ever made, for those who want to see that none are. */
-  allocatedBytes = 0
+  /** Bytes of the chunks that wait for the next epoch. */
+  keptBytes = 0
+  private readonly chunkBytes: number
   private chunks: Array<Chunk> = []
   /** Kept for the next epoch: chunks of the usual size, and larger ones. */
   private readonly usual: Array<Chunk> = []
   private readonly large: Array<Chunk> = []
-  private keptBytes = 0
   private mostKeptBytes = 0
+
+  constructor(chunkBytes = defaultChunkBytes) {
+    this.chunkBytes = chunkBytes
+  }
 
   place(batch: Batch): Placed<Batch> {
     const { encodedBytes } = batch
@@ -148,17 +152,17 @@ export class LaneMemory<Batch extends LaneBatch> {
   }
 
   private keep(chunk: Chunk): void {
-    if (chunk.bytes.length === chunkBytes) this.usual.push(chunk)
+    if (chunk.bytes.length === this.chunkBytes) this.usual.push(chunk)
     else this.large.push(chunk)
     this.keptBytes += chunk.bytes.length
   }
 
   /** A chunk that `length` bytes fit into; it is the epoch's only when it is pushed. */
   private takeChunk(length: number): Chunk {
+    const { chunkBytes } = this
     const kept = length <= chunkBytes ? this.usual.pop() : this.takeLarge(length)
     if (kept === undefined) {
       const bytes = new Uint8Array(Math.max(1, Math.ceil(length / chunkBytes)) * chunkBytes)
-      this.allocatedBytes += bytes.length
       return { bytes, view: new DataView(bytes.buffer), used: 0 }
     }
     this.keptBytes -= kept.bytes.length

@@ -33,10 +33,12 @@ export interface LanesOptions {
   readonly overflowPolicy: OverflowPolicy
   /** Accounted bytes beside the lanes above which the latch is set. */
   readonly overflowLimitBytes: number
+  /** Memory is taken in so many bytes; the default is right but for tests. */
+  readonly chunkBytes?: number
 }
 
 /** A closed epoch, as the segment wants it. @internal */
-export interface TakenEpoch<Batch> {
+export interface TakenEpoch<Batch = LaneBatch> {
   readonly epoch: WalEpoch
   /** The encoded records of all batches in append order; valid until the epoch is released. */
   readonly buffers: ReadonlyArray<Uint8Array>
@@ -68,14 +70,14 @@ interface Closed<Batch> {
 const makeGathering = <Batch>(): Gathering<Batch> => ({ batches: [], overflowedBytes: 0 })
 
 /** @internal */
-export class Lanes<Batch extends LaneBatch> {
+export class Lanes<Batch extends LaneBatch = LaneBatch> {
   /**
    * Whether the lanes were not enough: more overflowed than the limit, or somebody came with a batch that is larger than
    * a lane. Cleared by the release after which nothing overflowed is left.
    */
   isLatched = false
   private readonly options: LanesOptions
-  private readonly memory = new LaneMemory<Batch>()
+  private readonly memory: LaneMemory<Batch>
   private readonly lanes: ReadonlyArray<LaneBuffer<Batch>>
   private readonly stager: LaneStager<Placed<Batch>>
   private gathering: Gathering<Batch> = makeGathering()
@@ -84,6 +86,7 @@ export class Lanes<Batch extends LaneBatch> {
 
   constructor(options: LanesOptions) {
     this.options = options
+    this.memory = new LaneMemory(options.chunkBytes)
     this.lanes = Array.from(
       { length: options.laneCount },
       () => new LaneBuffer(options.laneCapacityBytes, this.memory)
@@ -129,9 +132,9 @@ export class Lanes<Batch extends LaneBatch> {
     return usedBytes / this.options.laneCapacityBytes
   }
 
-  /** Bytes of memory that were ever allocated for batches. */
-  get allocatedBytes(): number {
-    return this.memory.allocatedBytes
+  /** Bytes of memory that are kept for the epochs to come. */
+  get keptBytes(): number {
+    return this.memory.keptBytes
   }
 
   /** Stores a batch in its lane, or beside it when it does not fit and the policy allows that. */
