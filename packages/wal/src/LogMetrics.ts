@@ -61,3 +61,50 @@ export const unpreparedRotations = Metric.counter("tidemark_wal_log_unprepared_r
   description: "Rotations that came before the next segment was filled with zeros",
   incremental: true
 })
+
+/** @since 0.1.0 */
+export const epochsFlushed = Metric.counter("tidemark_wal_parallel_epochs_flushed_total", {
+  description: "Epochs of a parallel WAL that became durable as a segment",
+  incremental: true
+})
+
+/** @since 0.1.0 */
+export const emptyEpochs = Metric.counter("tidemark_wal_parallel_empty_epochs_total", {
+  description: "Epochs of a parallel WAL that nothing was committed in, so that they needed no segment",
+  incremental: true
+})
+
+/** @since 0.1.0 */
+export const epochFlushSeconds = Metric.histogram("tidemark_wal_parallel_epoch_flush_seconds", {
+  description: "Seconds from closing an epoch of a parallel WAL until it was durable",
+  boundaries: Metric.exponentialBoundaries({ start: 50e-6, factor: 2, count: 18 })
+})
+
+/** @since 0.1.0 */
+export const segmentWriteFailures = Metric.counter("tidemark_wal_parallel_segment_write_failures_total", {
+  description: "Attempts to write a segment that failed; the next one writes the same epoch again",
+  incremental: true
+})
+
+/** @since 0.1.0 */
+export const overflowedBatches = Metric.counter("tidemark_wal_parallel_overflowed_batches_total", {
+  description: "Batches that did not fit into their lane and were queued beside it",
+  incremental: true
+})
+
+/** @since 0.1.0 */
+export const fallbackActive = Metric.gauge("tidemark_wal_parallel_fallback_active", {
+  description: "1 while a parallel WAL works conservatively although it was not told to, else 0"
+})
+
+/** @since 0.1.0 */
+export const shadowCompares = Metric.counter("tidemark_wal_parallel_shadow_compares_total", {
+  description: "Batches that were encoded a second time and compared",
+  incremental: true
+})
+
+/** @since 0.1.0 */
+export const shadowDifferences = Metric.counter("tidemark_wal_parallel_shadow_differences_total", {
+  description: "Batches in which the comparison found a difference, so that nothing of the parallel path was published",
+  incremental: true
+})
