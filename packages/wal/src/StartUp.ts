@@ -1,6 +1,7 @@
 /**
  * What a database in SQLite WAL mode is found to be at open: which rows of the start-up table apply (section 10 of
- * `formats.md`), what is kept, what is refused, and where the sequence of commits stands (section 2.1).
+ * `formats.md`), what is kept, what is refused, and where the sequence of commits stands (section 2.1). The same for the
+ * parallel log is in `ParallelStartUp.ts`.
  *
  * **Details**
  *
@@ -17,11 +18,14 @@ import { type CommitSeq, type PageSize, toCommitSeq } from "@tidemark/core/Scala
 import type { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Effect from "effect/Effect"
+import { checkpointMarkPath } from "./CheckpointMarkFormat.ts"
 import * as DatabaseHeaderFormat from "./DatabaseHeaderFormat.ts"
-import { type FoundFiles, readFiles } from "./internal/startUpFiles.ts"
+import { type MissingPages, missingPages } from "./internal/missingPages.ts"
+import { type FoundFiles, liveCertificates, readFiles } from "./internal/startUpFiles.ts"
 import { isHotJournal, journalPath } from "./JournalFormat.ts"
 import { type ChecksumChain, type WalHeader, walPath } from "./SqliteWalFormat.ts"
 import {
+  CheckpointMarkDamaged,
   DatabasePagesLost,
   HotJournal,
   MixedLogs,
@@ -38,7 +42,7 @@ import {
 import * as WalBaseFormat from "./WalBaseFormat.ts"
 
 /**
- * The rows of the start-up table that can apply to a database in WAL mode, most severe first.
+ * The rows of the start-up table that can apply to a database with a SQLite WAL or a parallel log, most severe first.
  *
  * @category models
  * @since 0.1.0
@@ -48,10 +52,18 @@ export const startUpCases = [
   "RC-20",
   "RC-23",
   "RC-05",
+  "RC-10",
+  "RC-11",
+  "RC-08",
   "RC-04",
   "RC-03",
+  "RC-09",
+  "RC-22",
+  "RC-07",
   "RC-19",
   "RC-25",
+  "RC-21",
+  "RC-06",
   "RC-02",
   "RC-01"
 ] as const
@@ -60,6 +72,8 @@ export type StartUpCase = (typeof startUpCases)[number]
 /**
  * How the sequence of the last commit was found (section 2.1), in the order in which the rules are tried:
  *
+ * - `"checkpoint-mark"`: a parallel or native log has committed since the last generation of the WAL began, and its
+ *   checkpoint mark says how far; commits of somebody else's WAL are counted on top of it.
  * - `"wal-base"`: the base belongs to this generation of the WAL; base + commits.
  * - `"previous-generation"`: the base was written for the generation that was to follow, the crash came in between.
  * - `"sealed"`: a checkpoint has left no WAL behind, and there is none.
@@ -69,7 +83,7 @@ export type StartUpCase = (typeof startUpCases)[number]
  * @category models
  * @since 0.1.0
  */
-export type TipSource = "wal-base" | "previous-generation" | "sealed" | "no-wal-base" | "foreign"
+export type TipSource = "checkpoint-mark" | "wal-base" | "previous-generation" | "sealed" | "no-wal-base" | "foreign"
 
 /**
  * Something that is not as it should be.
@@ -146,27 +160,47 @@ export interface DatabaseExamination {
  * `wal` is the header of a WAL with `commits` valid commit frames, or `undefined` when there is no WAL or what there is
  * counts as absent. A previous generation with more commits than the base counts cannot be the one the base followed.
  *
+ * `through` is that of the checkpoint mark. Above the base it stands for the base: the log that has written it began
+ * above every commit of the generation that the base belongs to, and no generation has begun since, for the base of one
+ * is never below the mark. Frames of that generation are therefore not counted ({@link isOlderThanMark}).
+ *
  * @category recovery
  * @since 0.1.0
  */
 export const tipAtOpen = (
   base: WalBaseFormat.WalBase | undefined,
-  wal: { readonly salt1: number; readonly salt2: number } | undefined,
-  commits: number
+  wal: Salts | undefined,
+  commits: number,
+  through: bigint = 0n
 ): { readonly tip: CommitSeq; readonly tipSource: TipSource } => {
   const answer = (tip: bigint, tipSource: TipSource) => ({ tip: toCommitSeq(tip < maxSeq ? tip : maxSeq), tipSource })
+  if ((base?.baseCommitSeq ?? 0n) < through) {
+    return answer(isOlderThanMark(base, wal, through) ? through : through + BigInt(commits), "checkpoint-mark")
+  }
   if (base === undefined) return answer(BigInt(commits), "no-wal-base")
   const { baseCommitSeq } = base
-  if (wal !== undefined && wal.salt1 === base.salt1 && wal.salt2 === base.salt2) {
-    return answer(baseCommitSeq + BigInt(commits), "wal-base")
+  if (wal !== undefined && isGenerationOf(base, wal)) return answer(baseCommitSeq + BigInt(commits), "wal-base")
+  if (wal !== undefined && isGenerationBefore(base, wal) && BigInt(commits) <= baseCommitSeq) {
+    return answer(baseCommitSeq, "previous-generation")
   }
-  if (
-    wal !== undefined && wal.salt1 === base.previousSalt1 && wal.salt2 === base.previousSalt2 &&
-    BigInt(commits) <= baseCommitSeq
-  ) return answer(baseCommitSeq, "previous-generation")
   if (wal === undefined && base.sealed) return answer(baseCommitSeq, "sealed")
   return answer(baseCommitSeq + foreignDistance, "foreign")
 }
+
+interface Salts {
+  readonly salt1: number
+  readonly salt2: number
+}
+
+const isGenerationOf = (base: WalBaseFormat.WalBase, { salt1, salt2 }: Salts) =>
+  salt1 === base.salt1 && salt2 === base.salt2
+const isGenerationBefore = (base: WalBaseFormat.WalBase, { salt1, salt2 }: Salts) =>
+  salt1 === base.previousSalt1 && salt2 === base.previousSalt2
+
+/** Whether the generation that a WAL holds was over before the checkpoint mark was written. */
+const isOlderThanMark = (base: WalBaseFormat.WalBase | undefined, wal: Salts | undefined, through: bigint): boolean =>
+  base !== undefined && wal !== undefined && base.baseCommitSeq < through &&
+  (isGenerationOf(base, wal) || isGenerationBefore(base, wal))
 
 /** A generation holds fewer than 2^32 frames, hence fewer commits. */
 const foreignDistance = 2n ** 32n
@@ -204,12 +238,12 @@ export const examineDatabase = Effect.fnUntraced(function*(
   options?: { readonly acceptLoss?: boolean | undefined }
 ): Effect.fn.Return<DatabaseExamination, VfsError> {
   const found = yield* readFiles(vfs, path)
-  const { beside, database, wal, walBase } = found
+  const { beside, database, mark, wal, walBase } = found
 
   const pageSize = database.header?.pageSize ?? wal.header?.pageSize
   const databasePages = wal.scan?.databasePages ??
     (database.header === undefined ? 0 : DatabaseHeaderFormat.databasePagesOf(database.header, database.fileBytes))
-  const missing = missingPages(pageSize, databasePages, database.fileBytes, wal.scan?.framePages)
+  const missing = missingPages(pageSize, databasePages, database.fileBytes, wal.scan?.framePages ?? [])
   const { cases, refusals } = decideRows(found, databasePages, missing, options?.acceptLoss === true)
   return {
     path,
@@ -231,49 +265,20 @@ export const examineDatabase = Effect.fnUntraced(function*(
     chain: wal.scan?.chain,
     tornTailBytes: wal.scan?.tornTailBytes ?? 0,
     walBase: walBase.value,
-    ...tipAtOpen(walBase.value, wal.header, wal.scan?.commits ?? 0),
+    ...tipAtOpen(walBase.value, wal.header, wal.scan?.commits ?? 0, mark.value?.through),
     sweepable: [...beside.spills, ...beside.temporaries],
     problems: listProblems(found, pageSize, databasePages, missing)
   }
 })
 
-/** Pages that the database counts but that are neither in its file nor in a valid frame. */
-interface MissingPages {
-  readonly count: number
-  readonly first: number
-}
-
-/** SQLite never writes the page that holds its lock bytes, at 2^30. */
-const lockBytesAt = 2 ** 30
-
-const missingPages = (
-  pageSize: number | undefined,
-  databasePages: number,
-  databaseFileBytes: number,
-  framePages: Uint32Array | undefined
-): MissingPages => {
-  const none = { count: 0, first: 0 }
-  if (pageSize === undefined) return none
-  const wholePages = Math.floor(databaseFileBytes / pageSize)
-  if (databasePages <= wholePages) return none
-  const there = new Set<number>()
-  for (const page of framePages ?? []) if (page > wholePages && page <= databasePages) there.add(page)
-  const lockPage = lockBytesAt / pageSize + 1
-  if (lockPage > wholePages && lockPage <= databasePages) there.add(lockPage)
-  const count = databasePages - wholePages - there.size
-  if (count === 0) return none
-  let first = wholePages + 1
-  while (there.has(first)) first++
-  return { count, first }
-}
-
 /** The rows that apply and the refusals among them, both most severe first. */
 const decideRows = (
-  { beside, database, journal, path, wal, walBase }: FoundFiles,
+  found: FoundFiles,
   databasePages: number,
   missing: MissingPages,
   acceptLoss: boolean
 ): { readonly cases: ReadonlyArray<StartUpCase>; readonly refusals: ReadonlyArray<StartUpRefusal> } => {
+  const { beside, database, journal, mark, path, wal, walBase } = found
   const cases = new Set<StartUpCase>()
   const refusals: Array<StartUpRefusal> = []
   const { header } = database
@@ -284,17 +289,18 @@ const decideRows = (
     cases.add("RC-24")
     refusals.push(new HotJournal({ path: journalPath(path) }))
   }
+  const otherLog = otherLogWithCommits(found)
+  if (otherLog !== undefined) {
+    const isMixed = otherLog instanceof MixedLogs
+    cases.add(isMixed ? "RC-20" : "RC-23")
+    refusals.push(otherLog)
+  }
   if (database.issue !== undefined) refusals.push(new NotADatabase({ path, issue: database.issue }))
-  if (header !== undefined && DatabaseHeaderFormat.isTidemarkLog(header)) {
-    const walCommits = wal.scan?.commits ?? 0
-    cases.add(walCommits > 0 ? "RC-20" : "RC-23")
-    refusals.push(
-      walCommits > 0
-        ? new MixedLogs({ path, found: beside.otherLog, walCommits })
-        : new WrongLogKind({ path, found: beside.otherLog })
-    )
-  } else if (header !== undefined && !DatabaseHeaderFormat.isWal(header)) {
+  if (header !== undefined && !DatabaseHeaderFormat.isWal(header) && !DatabaseHeaderFormat.isTidemarkLog(header)) {
     refusals.push(new NotWalMode({ path, writeVersion: header.writeVersion, readVersion: header.readVersion }))
+  }
+  if (mark.issue !== undefined && !acceptLoss) {
+    refusals.push(new CheckpointMarkDamaged({ path: checkpointMarkPath(path), issue: mark.issue }))
   }
   if (header !== undefined && wal.header !== undefined && header.pageSize !== wal.header.pageSize) {
     cases.add("RC-05")
@@ -345,8 +351,29 @@ const decideRows = (
   return { cases: startUpCases.filter((row) => cases.has(row)), refusals }
 }
 
+/**
+ * Why another log stands in the way of the WAL: it has commits that are not in the database file, or it has put newer
+ * commits than those of the WAL into it.
+ */
+const otherLogWithCommits = (found: FoundFiles): WrongLogKind | MixedLogs | undefined => {
+  const { beside, database, mark, path, wal, walBase } = found
+  const walCommits = wal.scan?.commits ?? 0
+  const isCertified = liveCertificates(found).length > 0
+  if (isCertified || (database.header !== undefined && DatabaseHeaderFormat.isTidemarkLog(database.header))) {
+    const other = isCertified ? "parallel" : beside.otherLog
+    return walCommits > 0
+      ? new MixedLogs({ path, found: other, walCommits, checkpointedThrough: undefined })
+      : new WrongLogKind({ path, found: other })
+  }
+  if (walCommits === 0 || mark.value === undefined) return undefined
+  const { kind, through } = mark.value
+  return isOlderThanMark(walBase.value, wal.header, through)
+    ? new MixedLogs({ path, found: kind, walCommits, checkpointedThrough: through })
+    : undefined
+}
+
 const listProblems = (
-  { database, path, wal, walBase }: FoundFiles,
+  { database, mark, path, wal, walBase }: FoundFiles,
   pageSize: number | undefined,
   databasePages: number,
   missing: MissingPages
@@ -384,6 +411,14 @@ const listProblems = (
       path: WalBaseFormat.walBasePath(path),
       offset: walBase.issue.offset,
       what: walBase.issue.message,
+      severity: "corrupt"
+    })
+  }
+  if (mark.issue !== undefined) {
+    problems.push({
+      path: checkpointMarkPath(path),
+      offset: mark.issue.offset,
+      what: mark.issue.message,
       severity: "corrupt"
     })
   }

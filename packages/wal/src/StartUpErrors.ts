@@ -5,7 +5,9 @@
  * @since 0.1.0
  */
 import type { FormatIssue } from "@tidemark/core/BinaryFormat"
+import type { CommitSeq, WalEpoch } from "@tidemark/core/Scalars"
 import { SqliteCode, TidemarkError } from "@tidemark/core/TidemarkError"
+import type { SegmentUnreadable } from "./SegmentStore.ts"
 
 /**
  * The file is not empty and is no SQLite database.
@@ -44,7 +46,7 @@ export class NotWalMode extends TidemarkError("NotWalMode", { isRetryable: false
 }
 
 /**
- * The WAL was written for another page size than the database has (RC-05).
+ * The WAL, or a segment, was written for another page size than the database has (RC-05).
  *
  * @category errors
  * @since 0.1.0
@@ -54,10 +56,14 @@ export class PageSizeMismatch
     readonly path: string
     readonly walPageSize: number
     readonly databasePageSize: number
+    /** Where the first such image starts, when it is in a segment. The header of a `-wal` says the size in byte 8. */
+    readonly imageOffset?: number
   }>
 {
   override get message() {
-    return `${this.path} holds pages of ${this.walPageSize} bytes (byte 8) but its database has pages of ` +
+    return `${this.path} holds pages of ${this.walPageSize} bytes (byte ${
+      this.imageOffset ?? 8
+    }) but its database has pages of ` +
       `${this.databasePageSize}: the log belongs to another database; put the right one beside it, or move this one away`
   }
 }
@@ -184,12 +190,38 @@ export class HotJournal extends TidemarkError("HotJournal", { isRetryable: false
 }
 
 /**
- * The kinds of log of Tidemark's own that a database can have instead of a `-wal`.
+ * The file that says which commits of the parallel or native log are in the database file does not check.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CheckpointMarkDamaged
+  extends TidemarkError("CheckpointMarkDamaged", { isRetryable: false, sqliteCode: SqliteCode.corrupt })<{
+    readonly path: string
+    readonly issue: FormatIssue
+  }>
+{
+  override get message() {
+    return `${this.path} does not check (${this.issue.message}), so that it is not known which commits are in the database ` +
+      "file nor which sequences are used; nothing was changed: restore the file, or, when the -wal is the only log that " +
+      "has commits, open that with acceptLoss"
+  }
+}
+
+/**
+ * The kinds of log that a database can have besides the one that was asked for.
  *
  * @category models
  * @since 0.1.0
  */
-export type OtherLogKind = "parallel" | "native" | "unknown"
+export type OtherLogKind = "sqlite" | "parallel" | "native" | "unknown"
+
+const logNames: Record<OtherLogKind, string> = {
+  sqlite: "its -wal",
+  parallel: "a parallel log",
+  native: "a native log",
+  unknown: "a log that is not there"
+}
 
 /**
  * The newest commits of the database are in a log of another kind (RC-23).
@@ -200,39 +232,176 @@ export type OtherLogKind = "parallel" | "native" | "unknown"
 export class WrongLogKind
   extends TidemarkError("WrongLogKind", { isRetryable: false, sqliteCode: SqliteCode.cannotOpen })<{
     readonly path: string
-    /** `"unknown"` when the database says so but no file of such a log is there. */
+    /** `"unknown"` when the database says so (bytes 18 and 19 are 3) but no file of such a log is there. */
     readonly found: OtherLogKind
   }>
 {
   override get message() {
-    return `${this.path} (bytes 18 and 19 are 3) has its newest commits in ${
-      this.found === "unknown" ? "a log that is not there" : `a ${this.found} log`
+    return `${this.path} has its newest commits in ${
+      logNames[this.found]
     }, which is not read here; nothing was changed: ${
-      this.found === "unknown" ? "put the files of the log back" : "run `tidemark recover` on it"
+      this.found === "unknown"
+        ? "put the files of the log back (bytes 18 and 19 of the database say that there is one)"
+        : "run `tidemark recover` on it"
     }, after which any kind of log may start`
   }
 }
 
 /**
- * Both a `-wal` and a log of another kind hold commits (RC-20).
+ * Both a `-wal` and a log of another kind hold commits (RC-20), or the `-wal` holds commits that are older than the last
+ * checkpoint of another log.
  *
  * @category errors
  * @since 0.1.0
  */
 export class MixedLogs extends TidemarkError("MixedLogs", { isRetryable: false, sqliteCode: SqliteCode.corrupt })<{
   readonly path: string
+  /** The kind of the other log. */
   readonly found: OtherLogKind
   /** Commits in the `-wal`. */
   readonly walCommits: number
+  /** The checkpoint of the other log that the `-wal` is older than; `undefined` when the other log itself has commits. */
+  readonly checkpointedThrough: CommitSeq | undefined
 }> {
   override get message() {
-    return `${this.path} has ${this.walCommits} commits in its -wal and more in a log of another kind (${this.found}; bytes ` +
-      "18 and 19 are 3), whose order is not known; nothing was changed: move away the log that does not belong to it"
+    const other = this.checkpointedThrough === undefined
+      ? `more in a log of another kind (${this.found}), whose order is not known`
+      : `is older than what the checkpoint of a ${this.found} log has put into the database file ` +
+        `(through commit ${this.checkpointedThrough}), over which they must not be copied`
+    return `${this.path} has ${this.walCommits} commits in its -wal and ${other}; nothing was changed: ` +
+      "move away the log that does not belong to it"
   }
 }
 
 /**
- * Every refusal that `examineDatabase` of `StartUp.ts` answers.
+ * The parallel log was written, but the file that says which of it is acknowledged is gone (RC-11).
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CertificatesLost
+  extends TidemarkError("CertificatesLost", { isRetryable: false, sqliteCode: SqliteCode.corrupt })<{
+    /** The certificate log that should be there. */
+    readonly path: string
+    /** Segments above the checkpoint mark. 0: the database says (bytes 18 and 19 are 3) that there are some. */
+    readonly segments: number
+    /** The epochs of the first and the last of them. */
+    readonly firstEpoch: WalEpoch | undefined
+    readonly lastEpoch: WalEpoch | undefined
+  }>
+{
+  override get message() {
+    return `${this.path} is missing although ${
+      this.segments === 0
+        ? "the database says that its newest commits are in a log (bytes 18 and 19 are 3), of which nothing is there"
+        : `${this.segments} segments (epochs ${this.firstEpoch} to ${this.lastEpoch}) stand beside it, and nothing says ` +
+          "which of them were acknowledged"
+    }; nothing was changed: put it back, or open with trustSegments to replay every segment (files of FrankenSQLite), or ` +
+      "with discardSegments to go on without them"
+  }
+}
+
+/**
+ * What is wrong with a segment whose commits were acknowledged.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type SegmentLoss = "missing" | "unreadable" | "checksum" | "records" | "sequences"
+
+const lossNames: Record<SegmentLoss, string> = {
+  missing: "the file",
+  unreadable: "the contents",
+  checksum: "the CRC-32C of the file",
+  records: "the number of records",
+  sequences: "the sequence of a record"
+}
+
+/**
+ * A segment with acknowledged commits that are not in the database file is missing or is not what was certified
+ * (RC-08).
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CertifiedSegmentLost
+  extends TidemarkError("CertifiedSegmentLost", { isRetryable: false, sqliteCode: SqliteCode.corrupt })<{
+    /** Of the segment. */
+    readonly path: string
+    readonly epoch: WalEpoch
+    /** Where its certificate starts in the certificate log. */
+    readonly certificateOffset: number
+    readonly loss: SegmentLoss
+    readonly found: string
+    readonly expected: string
+    /** Every commit up to here is whole. */
+    readonly keptThrough: CommitSeq
+    /** The last commit that was acknowledged: those in between would be lost. */
+    readonly lostThrough: CommitSeq
+  }>
+{
+  override get message() {
+    return `${this.path} (epoch ${this.epoch}, certificate at byte ${this.certificateOffset}) holds acknowledged commits, ` +
+      `but ${
+        lossNames[this.loss]
+      } is ${this.found}, expected ${this.expected}; nothing was changed: restore the file, or ` +
+      `open with stopAtCorrupt to keep what is whole through commit ${this.keptThrough} and lose those through ` +
+      `${this.lostThrough}`
+  }
+}
+
+const insteadOfCertificates = "nothing was changed: restore the file, or move it away and open with trustSegments to " +
+  "replay every segment, acknowledged or not, or with discardSegments to go on without them"
+
+/**
+ * The certificates do not follow one another, so that acknowledged commits may be missing between them (RC-10).
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CertificateGap
+  extends TidemarkError("CertificateGap", { isRetryable: false, sqliteCode: SqliteCode.corrupt })<{
+    /** Of the certificate log. */
+    readonly path: string
+    /** Where the certificate that does not follow starts. */
+    readonly offset: number
+    readonly found: string
+    readonly expected: string
+    readonly issue: FormatIssue
+  }>
+{
+  override get message() {
+    return `the certificate at byte ${this.offset} of ${this.path} does not follow what is before it ` +
+      `(${this.issue.message}), so that acknowledged commits may be missing; ${insteadOfCertificates}`
+  }
+}
+
+/**
+ * The certificate log is damaged in front of certificates that were written later (RC-10).
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CertificateChecksumMismatch
+  extends TidemarkError("CertificateChecksumMismatch", { isRetryable: false, sqliteCode: SqliteCode.corrupt })<{
+    /** Of the certificate log. */
+    readonly path: string
+    /** Where the damaged certificate starts; 0 for the header. */
+    readonly offset: number
+    readonly found: string
+    readonly expected: string
+    readonly issue: FormatIssue
+  }>
+{
+  override get message() {
+    return `${this.path} is damaged at byte ${this.offset} (${this.issue.message}) and something that was written later ` +
+      `stands behind it, so that acknowledged commits would be lost; ${insteadOfCertificates}`
+  }
+}
+
+/**
+ * Every refusal of the start-up table: those that `examineDatabase` of `StartUp.ts` answers for the SQLite WAL, and
+ * those that `examineParallel` of `ParallelStartUp.ts` answers for the parallel one.
  *
  * @category models
  * @since 0.1.0
@@ -247,5 +416,11 @@ export type StartUpRefusal =
   | WalBaseDamaged
   | DatabasePagesLost
   | HotJournal
+  | CheckpointMarkDamaged
   | WrongLogKind
   | MixedLogs
+  | CertificatesLost
+  | CertifiedSegmentLost
+  | SegmentUnreadable
+  | CertificateGap
+  | CertificateChecksumMismatch

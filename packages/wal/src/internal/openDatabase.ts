@@ -276,7 +276,9 @@ const recoverState = Effect.fnUntraced(function*(
   const { database } = options
   const onDisk = found.walHeader
   // The frames of the generation before are all in the database file: the crash came between wal-base and the header.
-  const goesOn = onDisk !== undefined && found.tipSource !== "previous-generation"
+  // A generation without commits is not gone on with when another log has committed since it began.
+  const goesOn = onDisk !== undefined && found.tipSource !== "previous-generation" &&
+    (found.tipSource !== "checkpoint-mark" || found.commits > 0)
   const previousSalts = { salt1: onDisk?.salt1 ?? 0, salt2: onDisk?.salt2 ?? 0 }
   const header: Format.WalHeader = goesOn ? onDisk : {
     checksumWords: "littleEndian",

@@ -1,5 +1,6 @@
 /**
- * Reads every file that a start in WAL mode looks at, and decides nothing: that is for `StartUp.ts`.
+ * Reads every file that a start looks at, whichever log it is asked for, except for what is in segments; and decides
+ * nothing: that is for `StartUp.ts` and `ParallelStartUp.ts`.
  *
  * @internal
  */
@@ -10,12 +11,23 @@ import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { directoryOf, isAnyTemporaryName, isTemporaryName, nameOf, readSmallFile } from "../AtomicFile.ts"
+import {
+  type Certificate,
+  certificateLogHeaderBytes,
+  type CertificateScan,
+  certificatesPath,
+  scanCertificates
+} from "../CertificateFormat.ts"
+import { type CheckpointMark, readCheckpointMark } from "../CheckpointMarkFormat.ts"
 import * as DatabaseHeaderFormat from "../DatabaseHeaderFormat.ts"
 import { journalHeaderBytes, journalPath } from "../JournalFormat.ts"
+import { epochOfSegmentName, isTemporarySegmentName, segmentPath } from "../SegmentFormat.ts"
+import type { SegmentFile } from "../SegmentStore.ts"
 import { decodeHeader, type WalHeader, walHeaderBytes, walPath } from "../SqliteWalFormat.ts"
 import type { OtherLogKind } from "../StartUpErrors.ts"
 import * as WalBaseFormat from "../WalBaseFormat.ts"
 import { carriesSalts, forEachChunk, scanWal, type WalScan } from "../WalScan.ts"
+import { endOfNonZero } from "./zeros.ts"
 
 export interface FoundDatabase {
   readonly exists: boolean
@@ -36,8 +48,21 @@ export interface FoundWal {
   readonly carriesBaseSalts: boolean
 }
 
+export interface FoundCertificates {
+  readonly scan: CertificateScan
+  /** Bytes up to the last one that is not zero. */
+  readonly usedBytes: number
+  /** Whether the header cannot be read though something stands behind it. A log that never held anything has nothing there. */
+  readonly headerIsLost: boolean
+}
+
 export interface FoundBeside {
+  /** Which log of Tidemark's own has left files. */
   readonly otherLog: OtherLogKind
+  /** Whether there are markers of a native log. */
+  readonly hasMarkers: boolean
+  /** By epoch. */
+  readonly segments: ReadonlyArray<SegmentFile>
   readonly spills: ReadonlyArray<string>
   readonly temporaries: ReadonlyArray<string>
 }
@@ -47,6 +72,9 @@ export interface FoundFiles {
   readonly database: FoundDatabase
   readonly walBase: { readonly value: WalBaseFormat.WalBase | undefined; readonly issue: FormatIssue | undefined }
   readonly wal: FoundWal
+  readonly mark: { readonly value: CheckpointMark | undefined; readonly issue: FormatIssue | undefined }
+  /** `undefined` when there is no certificate log. */
+  readonly certificates: FoundCertificates | undefined
   readonly journal: Uint8Array | undefined
   readonly beside: FoundBeside
 }
@@ -59,9 +87,19 @@ export const readFiles = Effect.fnUntraced(function*(
   const database = yield* readDatabase(vfs, path)
   const walBase = yield* readWalBase(vfs, path)
   const wal = yield* readWal(vfs, path, database.header, walBase.value)
+  const mark = yield* readMark(vfs, path)
+  const certificates = yield* readCertificates(vfs, path)
   const journal = yield* readSmallFile(vfs, journalPath(path), journalHeaderBytes)
-  return { path, database, walBase, wal, journal, beside: yield* listBeside(vfs, path) }
+  return { path, database, walBase, wal, mark, certificates, journal, beside: yield* listBeside(vfs, path) }
 })
+
+/** The certificates above the checkpoint mark: what they vouch for is not in the database file. */
+export const liveCertificates = ({ certificates, mark }: FoundFiles) =>
+  certificates === undefined ? [] : certificates.scan.certificates.filter(
+    ({ certificate }) => mark.value === undefined || isAbove(mark.value, certificate)
+  )
+
+const isAbove = (mark: CheckpointMark, { high }: Certificate) => high > mark.through
 
 const readDatabase = Effect.fnUntraced(function*(
   vfs: Vfs["Service"],
@@ -90,6 +128,29 @@ const readWalBase = Effect.fnUntraced(function*(
     onSuccess: (value) => ({ value, issue: undefined }),
     onFailure: (issue) => ({ value: undefined, issue })
   })
+})
+
+const readMark = (vfs: Vfs["Service"], path: string): Effect.Effect<FoundFiles["mark"], VfsError> =>
+  Effect.map(
+    readCheckpointMark(vfs, path),
+    (decoded) =>
+      decoded === undefined ? { value: undefined, issue: undefined } : Result.match(decoded, {
+        onSuccess: (value) => ({ value, issue: undefined }),
+        onFailure: (issue) => ({ value: undefined, issue })
+      })
+  )
+
+const readCertificates = Effect.fnUntraced(function*(
+  vfs: Vfs["Service"],
+  path: string
+): Effect.fn.Return<FoundCertificates | undefined, VfsError> {
+  const file = certificatesPath(path)
+  const identity = yield* vfs.identify(file)
+  const bytes = identity === undefined ? undefined : yield* readSmallFile(vfs, file, identity.size)
+  if (bytes === undefined) return undefined
+  const scan = scanCertificates(bytes)
+  const usedBytes = endOfNonZero(new DataView(bytes.buffer, bytes.byteOffset, bytes.length), 0, bytes.length)
+  return { scan, usedBytes, headerIsLost: scan.header === undefined && usedBytes > certificateLogHeaderBytes }
 })
 
 const noWal: FoundWal = {
@@ -164,11 +225,16 @@ const listBeside = Effect.fnUntraced(function*(
   const markers = sideNames.includes("markers") ? yield* listIfThere(vfs, `${side}/markers`) : []
   const spillDirectory = `${path}.fsqlite-tmp`
   const spillNames = yield* listIfThere(vfs, spillDirectory)
-  const isParallel = siblings.some((sibling) =>
-    sibling === `${name}-wal-cert` || sibling.startsWith(`${name}-wal-seg-`)
-  )
+  const certificates = nameOf(certificatesPath(path))
+  const segments = siblings.flatMap((sibling) => {
+    const epoch = epochOfSegmentName(name, sibling)
+    return epoch === undefined ? [] : [{ path: segmentPath(path, epoch), epoch }]
+  }).sort((a, b) => a.epoch < b.epoch ? -1 : 1)
+  const isParallel = segments.length > 0 || siblings.includes(certificates)
   return {
     otherLog: isParallel ? "parallel" : markers.length > 0 ? "native" : "unknown",
+    hasMarkers: markers.length > 0,
+    segments,
     spills: spillNames.filter((spill) => /^txn-\d+-\d+\.spill$/.test(spill)).map((spill) =>
       `${spillDirectory}/${spill}`
     ),
@@ -176,7 +242,8 @@ const listBeside = Effect.fnUntraced(function*(
       ...sideNames.filter(isAnyTemporaryName).map((temporary) => `${side}/${temporary}`),
       // The directory of the database belongs to others too: only replacements of its own files are ours.
       ...siblings.filter((sibling) =>
-        [name, `${name}-wal`, `${name}-wal-cert`].some((own) => isTemporaryName(sibling, own))
+        isTemporarySegmentName(name, sibling) ||
+        [name, `${name}-wal`, certificates].some((own) => isTemporaryName(sibling, own))
       ).map((temporary) => `${directory}/${temporary}`)
     ]
   }
