@@ -64,8 +64,8 @@ export interface EpochMemory {
  */
 const defaultChunkBytes = 256 * 1024
 
-/** An epoch that needs less memory than those before it gives up a share of the surplus: 1 / 8. */
-const surplusShift = 3
+/** Of the memory that earlier epochs took and the last one did not, one part in so many goes with each epoch. */
+const surplusParts = 8
 
 /** @internal */
 export class LaneMemory<Batch extends LaneBatch> {
@@ -131,7 +131,7 @@ export class LaneMemory<Batch extends LaneBatch> {
       this.keep(chunk)
     }
     const surplus = Math.max(0, this.mostKeptBytes - bytes)
-    this.mostKeptBytes = bytes + surplus - Math.ceil(surplus / 2 ** surplusShift)
+    this.mostKeptBytes = bytes + surplus - Math.ceil(surplus / surplusParts)
     this.trim()
   }
 
