@@ -55,7 +55,8 @@ describe("SegmentFormat", () => {
       const bytes = encodeHeader(epochOf(value), recordCount)
       assert.strictEqual(bytes.length, segmentHeaderBytes)
       assert.deepStrictEqual(bytes, headerBytesOf(2, value, recordCount))
-      assert.deepStrictEqual(decodeHeader(bytes), Result.succeed({ version: 2, epoch: value, recordCount }))
+      const header = { version: 2 as const, epoch: epochOf(value), recordCount }
+      assert.deepStrictEqual(Result.getOrThrow(decodeHeader(bytes)), header)
     }))
     const bytes = encodeHeader(epochOf(0x0102030405060708n), 0)
     assert.strictEqual(hexOf(bytes.subarray(0, 20)), unspaced("4c415750 0200 0000 0807060504030201 00000000"))
@@ -322,7 +323,7 @@ describe("SegmentFormat", () => {
   it("the records of a damaged segment are listed one by one, with their offsets and what is wrong", () => {
     const records = [1n, 2n, 3n, 4n].map((begin) => recordOf({ begin }))
     const size = recordBytes(0, 5, true)
-    const list = (bytes: Uint8Array) => {
+    const list = (bytes: Uint8Array): ReadonlyArray<ReadonlyArray<number | bigint | string | undefined>> => {
       const header = Result.getOrThrow(decodeHeader(bytes))
       return Array.from(
         entries(bytes, header),
