@@ -7,9 +7,9 @@ import { LaneAssignment, laneCount } from "../src/internal/laneAssignment.ts"
 import { lane } from "./support/laneBatches.ts"
 
 describe("LaneAssignment", () => {
-  it.effect("PW-01 a writer keeps its lane for its scope; two waves of two writers both see lanes 0 and 1", () =>
+  it.effect("PW-01 a writer keeps one lane for its scope; two waves of two writers both see lanes 0 and 1", () =>
     Effect.gen(function*() {
-      const lanes = new LaneAssignment(2)
+      const lanes = new LaneAssignment(4)
       const wave = Effect.gen(function*() {
         const scopes = [yield* Scope.make(), yield* Scope.make()]
         const seen = yield* Effect.forEach(scopes, (scope) => Effect.provideService(lanes.scoped, Scope.Scope, scope))

@@ -62,6 +62,15 @@ describe("Lanes", () => {
     assert.strictEqual(lanes.append(lane(1), testBatch({ seed: 4, accountedBytes: 301 })), "stored")
   })
 
+  it("PW-07 whether a batch fits can be asked before it is appended", () => {
+    const lanes = makeLanes({ overflowPolicy: "block" })
+    lanes.append(lane(1), testBatch({ seed: 0, accountedBytes: 700 }))
+    assert.deepStrictEqual([300, 301].map((bytes) => lanes.fits(lane(1), bytes)), [true, false])
+    assert.deepStrictEqual([1000, 1001].map((bytes) => lanes.fits(lane(0), bytes)), [true, false])
+    lanes.seal(epoch(1))
+    assert.isTrue(lanes.fits(lane(1), 1000))
+  })
+
   it("PW-07 overflow stores the batch beside its lane and counts it", () => {
     const lanes = makeLanes()
     lanes.append(lane(0), testBatch({ seed: 0, accountedBytes: 900 }))

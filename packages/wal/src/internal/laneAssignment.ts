@@ -10,6 +10,7 @@ import { invariant } from "@tidemark/core/Invariant"
 import { LaneId } from "@tidemark/core/Scalars"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import type { ParallelWalMode } from "../ParallelWalControl.ts"
 
 /** The lane count of a certificate is a u16, and so is the id of a lane (section 4 of `formats.md`). */
 const maxLanes = 65_535
@@ -23,7 +24,7 @@ const maxLanes = 65_535
 export const laneCount = (
   requested: number | undefined,
   slots: number,
-  mode: "auto" | "conservative" | "shadow_compare",
+  mode: ParallelWalMode,
   parallelism: number = navigator.hardwareConcurrency
 ): number => mode === "conservative" ? 1 : Math.max(1, Math.min(maxLanes, slots, requested ?? parallelism))
 
@@ -32,7 +33,7 @@ export class LaneAssignment {
   /** Writers by lane, of lanes that are no longer in use too. */
   private readonly writers: Array<number> = []
   private lanes: number
-  /** No lane below it is free. */
+  /** No lane below it is free; it need not be free itself. */
   private firstFree = 0
   private nextShared = 0
 
@@ -67,7 +68,7 @@ export class LaneAssignment {
     const writers = this.writersOf(lane)
     invariant(writers > 0, "a writer detaches from the lane that it was attached to, once")
     this.writers[lane] = writers - 1
-    if (writers === 1 && lane < this.firstFree) this.firstFree = lane
+    if (lane < this.firstFree) this.firstFree = lane
   }
 
   private writersOf(lane: number): number {

@@ -17,7 +17,7 @@
  * 5. The latch is set while overflowed bytes are above their limit.
  */
 import { invariant } from "@tidemark/core/Invariant"
-import type { LaneId, WalEpoch } from "@tidemark/core/Scalars"
+import { LaneId, type WalEpoch } from "@tidemark/core/Scalars"
 import { LaneFull } from "../ParallelWalErrors.ts"
 import { LaneBuffer } from "./laneBuffer.ts"
 import { type EpochMemory, type LaneBatch, LaneMemory, type Placed } from "./laneMemory.ts"
@@ -79,6 +79,7 @@ export class Lanes<Batch extends LaneBatch = LaneBatch> {
   private readonly options: LanesOptions
   private readonly memory: LaneMemory<Batch>
   private readonly lanes: ReadonlyArray<LaneBuffer<Batch>>
+  private readonly laneIds: ReadonlyArray<LaneId>
   private readonly stager: LaneStager<Placed<Batch>>
   private gathering: Gathering<Batch> = makeGathering()
   private closed: Closed<Batch> | undefined = undefined
@@ -91,6 +92,7 @@ export class Lanes<Batch extends LaneBatch = LaneBatch> {
       { length: options.laneCount },
       () => new LaneBuffer(options.laneCapacityBytes, this.memory)
     )
+    this.laneIds = this.lanes.map((_, lane) => LaneId.make(lane))
     this.stager = new LaneStager(options.laneCount)
   }
 
@@ -135,6 +137,11 @@ export class Lanes<Batch extends LaneBatch = LaneBatch> {
   /** Bytes of memory that are kept for the epochs to come. */
   get keptBytes(): number {
     return this.memory.keptBytes
+  }
+
+  /** Whether a batch that counts for so many bytes goes into its lane now. */
+  fits(lane: LaneId, accountedBytes: number): boolean {
+    return accountedBytes <= (this.lanes[lane]?.freeBytes ?? 0)
   }
 
   /** Stores a batch in its lane, or beside it when it does not fit and the policy allows that. */
@@ -216,15 +223,13 @@ export class Lanes<Batch extends LaneBatch = LaneBatch> {
   /** Takes the batches of an epoch, which are the front of each lane's queue, and answers the frames by lane. */
   private takeFromStager(batches: ReadonlyArray<StagedBatch<Placed<Batch>>>): ReadonlyArray<number> {
     const laneFrames = this.lanes.map(() => 0)
-    const ids = new Map<LaneId, Array<number>>()
+    const idsByLane = this.lanes.map((): Array<number> => [])
     for (const { frames, id, lane } of batches) {
       laneFrames[lane] = (laneFrames[lane] ?? 0) + frames
-      const idsOfLane = ids.get(lane)
-      if (idsOfLane === undefined) ids.set(lane, [id])
-      else idsOfLane.push(id)
+      idsByLane[lane]?.push(id)
     }
-    for (const [lane, idsOfLane] of ids) {
-      const taken = this.stager.takeForFlush(lane, idsOfLane)
+    for (const lane of this.laneIds) {
+      const taken = this.stager.takeForFlush(lane, idsByLane[lane] ?? [])
       invariant(taken !== undefined, "the batches of an epoch are the front of their lanes")
     }
     return laneFrames
