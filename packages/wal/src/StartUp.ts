@@ -20,8 +20,8 @@ import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Effect from "effect/Effect"
 import { checkpointMarkPath } from "./CheckpointMarkFormat.ts"
 import * as DatabaseHeaderFormat from "./DatabaseHeaderFormat.ts"
-import { type MissingPages, missingPages } from "./internal/missingPages.ts"
-import { type FoundFiles, liveCertificates, readFiles } from "./internal/startUpFiles.ts"
+import { type MissingPages, missingPages, problemOfPages } from "./internal/missingPages.ts"
+import { type FoundFiles, hasCommits, liveCertificates, readFiles, usedByOtherLogs } from "./internal/startUpFiles.ts"
 import { isHotJournal, journalPath } from "./JournalFormat.ts"
 import { type ChecksumChain, type WalHeader, walPath } from "./SqliteWalFormat.ts"
 import {
@@ -72,8 +72,8 @@ export type StartUpCase = (typeof startUpCases)[number]
 /**
  * How the sequence of the last commit was found (section 2.1), in the order in which the rules are tried:
  *
- * - `"checkpoint-mark"`: a parallel or native log has committed since the last generation of the WAL began, and its
- *   checkpoint mark says how far; commits of somebody else's WAL are counted on top of it.
+ * - `"checkpoint-mark"`: a parallel or native log has gone on since the last generation of the WAL began, and what it
+ *   has left says how far; commits of somebody else's WAL are counted on top of that.
  * - `"wal-base"`: the base belongs to this generation of the WAL; base + commits.
  * - `"previous-generation"`: the base was written for the generation that was to follow, the crash came in between.
  * - `"sealed"`: a checkpoint has left no WAL behind, and there is none.
@@ -160,9 +160,10 @@ export interface DatabaseExamination {
  * `wal` is the header of a WAL with `commits` valid commit frames, or `undefined` when there is no WAL or what there is
  * counts as absent. A previous generation with more commits than the base counts cannot be the one the base followed.
  *
- * `through` is that of the checkpoint mark. Above the base it stands for the base: the log that has written it began
- * above every commit of the generation that the base belongs to, and no generation has begun since, for the base of one
- * is never below the mark. Frames of that generation are therefore not counted ({@link isOlderThanMark}).
+ * `through` is the last sequence that a parallel or native log has used up, by its checkpoint mark and its certificates.
+ * Above the base it stands for the base: that log began above every commit of the generation that the base belongs to,
+ * and no generation has begun since, for the base of one is never below what is used up. Frames of that generation are
+ * therefore not counted.
  *
  * @category recovery
  * @since 0.1.0
@@ -175,7 +176,7 @@ export const tipAtOpen = (
 ): { readonly tip: CommitSeq; readonly tipSource: TipSource } => {
   const answer = (tip: bigint, tipSource: TipSource) => ({ tip: toCommitSeq(tip < maxSeq ? tip : maxSeq), tipSource })
   if ((base?.baseCommitSeq ?? 0n) < through) {
-    return answer(isOlderThanMark(base, wal, through) ? through : through + BigInt(commits), "checkpoint-mark")
+    return answer(isOlderThan(base, wal, through) ? through : through + BigInt(commits), "checkpoint-mark")
   }
   if (base === undefined) return answer(BigInt(commits), "no-wal-base")
   const { baseCommitSeq } = base
@@ -197,8 +198,8 @@ const isGenerationOf = (base: WalBaseFormat.WalBase, { salt1, salt2 }: Salts) =>
 const isGenerationBefore = (base: WalBaseFormat.WalBase, { salt1, salt2 }: Salts) =>
   salt1 === base.previousSalt1 && salt2 === base.previousSalt2
 
-/** Whether the generation that a WAL holds was over before the checkpoint mark was written. */
-const isOlderThanMark = (base: WalBaseFormat.WalBase | undefined, wal: Salts | undefined, through: bigint): boolean =>
+/** Whether the generation that a WAL holds was over before another log committed through `through`. */
+const isOlderThan = (base: WalBaseFormat.WalBase | undefined, wal: Salts | undefined, through: bigint): boolean =>
   base !== undefined && wal !== undefined && base.baseCommitSeq < through &&
   (isGenerationOf(base, wal) || isGenerationBefore(base, wal))
 
@@ -238,7 +239,7 @@ export const examineDatabase = Effect.fnUntraced(function*(
   options?: { readonly acceptLoss?: boolean | undefined }
 ): Effect.fn.Return<DatabaseExamination, VfsError> {
   const found = yield* readFiles(vfs, path)
-  const { beside, database, mark, wal, walBase } = found
+  const { beside, database, wal, walBase } = found
 
   const pageSize = database.header?.pageSize ?? wal.header?.pageSize
   const databasePages = wal.scan?.databasePages ??
@@ -265,7 +266,7 @@ export const examineDatabase = Effect.fnUntraced(function*(
     chain: wal.scan?.chain,
     tornTailBytes: wal.scan?.tornTailBytes ?? 0,
     walBase: walBase.value,
-    ...tipAtOpen(walBase.value, wal.header, wal.scan?.commits ?? 0, mark.value?.through),
+    ...tipAtOpen(walBase.value, wal.header, wal.scan?.commits ?? 0, usedByOtherLogs(found)),
     sweepable: [...beside.spills, ...beside.temporaries],
     problems: listProblems(found, pageSize, databasePages, missing)
   }
@@ -358,17 +359,21 @@ const decideRows = (
 const otherLogWithCommits = (found: FoundFiles): WrongLogKind | MixedLogs | undefined => {
   const { beside, database, mark, path, wal, walBase } = found
   const walCommits = wal.scan?.commits ?? 0
-  const isCertified = liveCertificates(found).length > 0
+  const isCertified = liveCertificates(found).some(hasCommits)
   if (isCertified || (database.header !== undefined && DatabaseHeaderFormat.isTidemarkLog(database.header))) {
     const other = isCertified ? "parallel" : beside.otherLog
     return walCommits > 0
       ? new MixedLogs({ path, found: other, walCommits, checkpointedThrough: undefined })
       : new WrongLogKind({ path, found: other })
   }
-  if (walCommits === 0 || mark.value === undefined) return undefined
-  const { kind, through } = mark.value
-  return isOlderThanMark(walBase.value, wal.header, through)
-    ? new MixedLogs({ path, found: kind, walCommits, checkpointedThrough: through })
+  const through = usedByOtherLogs(found)
+  return walCommits > 0 && isOlderThan(walBase.value, wal.header, through)
+    ? new MixedLogs({
+      path,
+      found: mark.value?.kind ?? "parallel",
+      walCommits,
+      checkpointedThrough: toCommitSeq(through)
+    })
     : undefined
 }
 
@@ -422,20 +427,6 @@ const listProblems = (
       severity: "corrupt"
     })
   }
-  if (missing.count > 0 && pageSize !== undefined) {
-    problems.push({
-      path,
-      offset: (missing.first - 1) * pageSize,
-      what: `${missing.count} of ${databasePages} pages, page ${missing.first} first, are in no file`,
-      severity: "corrupt"
-    })
-  } else if (pageSize !== undefined && database.fileBytes % pageSize !== 0) {
-    problems.push({
-      path,
-      offset: database.fileBytes - database.fileBytes % pageSize,
-      what: "the file ends inside of a page, which the WAL holds or the database does not need",
-      severity: "tail"
-    })
-  }
-  return problems
+  const problem = problemOfPages(path, pageSize, databasePages, database.fileBytes, missing)
+  return problem === undefined ? problems : [...problems, problem]
 }

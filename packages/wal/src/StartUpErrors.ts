@@ -377,7 +377,7 @@ export class CertificateGap
 }
 
 /**
- * The certificate log is damaged in front of certificates that were written later (RC-10).
+ * The certificate log is damaged elsewhere than at its torn end (RC-10).
  *
  * @category errors
  * @since 0.1.0
@@ -394,8 +394,8 @@ export class CertificateChecksumMismatch
   }>
 {
   override get message() {
-    return `${this.path} is damaged at byte ${this.offset} (${this.issue.message}) and something that was written later ` +
-      `stands behind it, so that acknowledged commits would be lost; ${insteadOfCertificates}`
+    return `${this.path} is damaged at byte ${this.offset} (${this.issue.message}), which is not the torn end of an append, ` +
+      `so that acknowledged commits would be lost; ${insteadOfCertificates}`
   }
 }
 

@@ -91,7 +91,7 @@ const meaningOf: Record<StartUpCase, string> = {
 }
 
 const tipMeaning: Record<TipSource, string> = {
-  "checkpoint-mark": "by the checkpoint mark of another kind of log",
+  "checkpoint-mark": "by what another kind of log has left",
   "wal-base": "by the WAL base",
   "previous-generation": "by the WAL base; the log is of the generation before",
   "sealed": "by the WAL base; no log is needed",

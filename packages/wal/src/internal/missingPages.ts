@@ -1,6 +1,7 @@
 /**
  * Pages that a database counts but that nothing holds.
  */
+import type { StartUpProblem } from "../StartUp.ts"
 
 /** @internal */
 export interface MissingPages {
@@ -31,4 +32,30 @@ export const missingPages = (
   let first = wholePages + 1
   while (there.has(first)) first++
   return { count, first }
+}
+
+/** @internal What is not as it should be with the pages of a database file. */
+export const problemOfPages = (
+  path: string,
+  pageSize: number | undefined,
+  databasePages: number,
+  fileBytes: number,
+  missing: MissingPages
+): StartUpProblem | undefined => {
+  if (pageSize === undefined) return undefined
+  if (missing.count > 0) {
+    return {
+      path,
+      offset: (missing.first - 1) * pageSize,
+      what: `${missing.count} of ${databasePages} pages, page ${missing.first} first, are in no file`,
+      severity: "corrupt"
+    }
+  }
+  if (fileBytes % pageSize === 0) return undefined
+  return {
+    path,
+    offset: fileBytes - fileBytes % pageSize,
+    what: "the file ends inside of a page, which the log holds or the database does not need",
+    severity: "tail"
+  }
 }

@@ -11,13 +11,8 @@ import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { directoryOf, isAnyTemporaryName, isTemporaryName, nameOf, readSmallFile } from "../AtomicFile.ts"
-import {
-  type Certificate,
-  certificateLogHeaderBytes,
-  type CertificateScan,
-  certificatesPath,
-  scanCertificates
-} from "../CertificateFormat.ts"
+import { type CertificateScan, certificatesPath, type ScannedCertificate } from "../CertificateFormat.ts"
+import { readCertificateLog } from "../CertificateLog.ts"
 import { type CheckpointMark, readCheckpointMark } from "../CheckpointMarkFormat.ts"
 import * as DatabaseHeaderFormat from "../DatabaseHeaderFormat.ts"
 import { journalHeaderBytes, journalPath } from "../JournalFormat.ts"
@@ -27,7 +22,6 @@ import { decodeHeader, type WalHeader, walHeaderBytes, walPath } from "../Sqlite
 import type { OtherLogKind } from "../StartUpErrors.ts"
 import * as WalBaseFormat from "../WalBaseFormat.ts"
 import { carriesSalts, forEachChunk, scanWal, type WalScan } from "../WalScan.ts"
-import { endOfNonZero } from "./zeros.ts"
 
 export interface FoundDatabase {
   readonly exists: boolean
@@ -48,14 +42,6 @@ export interface FoundWal {
   readonly carriesBaseSalts: boolean
 }
 
-export interface FoundCertificates {
-  readonly scan: CertificateScan
-  /** Bytes up to the last one that is not zero. */
-  readonly usedBytes: number
-  /** Whether the header cannot be read though something stands behind it. A log that never held anything has nothing there. */
-  readonly headerIsLost: boolean
-}
-
 export interface FoundBeside {
   /** Which log of Tidemark's own has left files. */
   readonly otherLog: OtherLogKind
@@ -74,7 +60,7 @@ export interface FoundFiles {
   readonly wal: FoundWal
   readonly mark: { readonly value: CheckpointMark | undefined; readonly issue: FormatIssue | undefined }
   /** `undefined` when there is no certificate log. */
-  readonly certificates: FoundCertificates | undefined
+  readonly certificates: CertificateScan | undefined
   readonly journal: Uint8Array | undefined
   readonly beside: FoundBeside
 }
@@ -88,18 +74,26 @@ export const readFiles = Effect.fnUntraced(function*(
   const walBase = yield* readWalBase(vfs, path)
   const wal = yield* readWal(vfs, path, database.header, walBase.value)
   const mark = yield* readMark(vfs, path)
-  const certificates = yield* readCertificates(vfs, path)
+  const certificates = yield* readCertificateLog(vfs, path)
   const journal = yield* readSmallFile(vfs, journalPath(path), journalHeaderBytes)
   return { path, database, walBase, wal, mark, certificates, journal, beside: yield* listBeside(vfs, path) }
 })
 
-/** The certificates above the checkpoint mark: what they vouch for is not in the database file. */
-export const liveCertificates = ({ certificates, mark }: FoundFiles) =>
-  certificates === undefined ? [] : certificates.scan.certificates.filter(
-    ({ certificate }) => mark.value === undefined || isAbove(mark.value, certificate)
-  )
+/** The certificates above the checkpoint mark, those of aborted intervals too. */
+export const liveCertificates = ({ certificates, mark }: FoundFiles): ReadonlyArray<ScannedCertificate> =>
+  certificates?.certificates.filter(({ certificate }) =>
+    mark.value === undefined || certificate.high > mark.value.through
+  ) ?? []
 
-const isAbove = (mark: CheckpointMark, { high }: Certificate) => high > mark.through
+/** Whether a certificate vouches for commits: then they are not in the database file, if it is live. */
+export const hasCommits = ({ certificate }: ScannedCertificate): boolean => !certificate.aborted
+
+/** The last sequence that a log other than the SQLite WAL has used up; 0 when there was none. */
+export const usedByOtherLogs = ({ certificates, mark }: FoundFiles): bigint => {
+  const through = mark.value?.through ?? 0n
+  const high = certificates?.certificates.at(-1)?.certificate.high ?? 0n
+  return high > through ? high : through
+}
 
 const readDatabase = Effect.fnUntraced(function*(
   vfs: Vfs["Service"],
@@ -139,19 +133,6 @@ const readMark = (vfs: Vfs["Service"], path: string): Effect.Effect<FoundFiles["
         onFailure: (issue) => ({ value: undefined, issue })
       })
   )
-
-const readCertificates = Effect.fnUntraced(function*(
-  vfs: Vfs["Service"],
-  path: string
-): Effect.fn.Return<FoundCertificates | undefined, VfsError> {
-  const file = certificatesPath(path)
-  const identity = yield* vfs.identify(file)
-  const bytes = identity === undefined ? undefined : yield* readSmallFile(vfs, file, identity.size)
-  if (bytes === undefined) return undefined
-  const scan = scanCertificates(bytes)
-  const usedBytes = endOfNonZero(new DataView(bytes.buffer, bytes.byteOffset, bytes.length), 0, bytes.length)
-  return { scan, usedBytes, headerIsLost: scan.header === undefined && usedBytes > certificateLogHeaderBytes }
-})
 
 const noWal: FoundWal = {
   fileBytes: undefined,
