@@ -54,7 +54,7 @@ const three = {
 }
 
 const textOf = (pages: ReadonlyMap<number, Uint8Array>) =>
-  Array.from(pages, ([page, image]) => [page, Buffer.from(image).toString()]).sort()
+  Array.from(pages, ([page, image]) => [page, Buffer.from(image).toString()] as const).sort(([a], [b]) => a - b)
 
 describe("SegmentStore", () => {
   it.effect("PW-19 listing sorts by epoch and ignores other files", () =>
