@@ -6,7 +6,7 @@
  *
  * @since 0.1.0
  */
-import type { CommitSeq, PageNumber, PageSize } from "@tidemark/core/Scalars"
+import type { CommitSeq, PageNumber, PageSize, TxnToken } from "@tidemark/core/Scalars"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
@@ -21,6 +21,7 @@ import type { DatabaseTruncated, Exhausted } from "./LogErrors.ts"
  * @since 0.1.0
  */
 export interface LogCommit {
+  readonly token: TxnToken
   readonly seq: CommitSeq
   readonly pages: ReadonlyArray<PageNumber>
   /** The image of a page: exactly one page of bytes, valid until the next call. */

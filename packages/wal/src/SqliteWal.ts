@@ -27,7 +27,6 @@ import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
@@ -36,6 +35,7 @@ import * as Semaphore from "effect/Semaphore"
 import { CommitLog } from "./CommitLog.ts"
 import type { GroupCommitOptions, LogEnded, Watermarks } from "./GroupCommit.ts"
 import * as GroupCommit from "./GroupCommit.ts"
+import { forkAutoCheckpoint } from "./internal/autoCheckpoint.ts"
 import { CopyBuffer, copyPages } from "./internal/checkpoint.ts"
 import { openDatabase, randomU32 } from "./internal/openDatabase.ts"
 import type { WalState } from "./internal/walState.ts"
@@ -208,7 +208,18 @@ const make = Effect.fnUntraced(function*(
     pageSize,
     restartFrames: options.restartFrames ?? defaults.restartFrames
   })
-  yield* forkAutoCheckpoint(options.autoCheckpointFrames ?? defaults.autoCheckpointFrames, state, checkpointer)
+  let attemptedAt = { generation: state.generation, frames: 0 }
+  yield* forkAutoCheckpoint({
+    threshold: options.autoCheckpointFrames ?? defaults.autoCheckpointFrames,
+    sinceLastRound: () => state.index.frames - (attemptedAt.generation === state.generation ? attemptedAt.frames : 0),
+    onPublished: (listener) => {
+      state.onPublished = listener
+    },
+    round: Effect.suspend(() => {
+      attemptedAt = { generation: state.generation, frames: state.index.frames }
+      return checkpointer.automatic
+    })
+  })
   const recoveredIndex = state.index
   const recoveredTip = recoveredIndex.tip
   return Context.make(SqliteWal, {
@@ -395,39 +406,3 @@ const restartPatience = Duration.millis(50)
 
 const oldestOf = (oldest: CommitSeq | undefined, published: CommitSeq): CommitSeq =>
   oldest === undefined || oldest > published ? published : oldest
-
-/** Runs a passive checkpoint whenever enough frames have gathered since the last attempt. Never fails a commit. */
-const forkAutoCheckpoint = Effect.fnUntraced(function*(
-  threshold: number,
-  state: WalState,
-  checkpointer: Checkpointer
-): Effect.fn.Return<void, never, Scope.Scope> {
-  if (threshold === 0) return
-  let attemptedAt = { generation: state.generation, frames: 0 }
-  const isDue = () => {
-    const since = attemptedAt.generation === state.generation ? attemptedAt.frames : 0
-    return state.index.frames - since >= threshold
-  }
-  const awaitDue = Effect.callback<void>((resume) => {
-    if (isDue()) return resume(Exit.void)
-    state.onPublished = () => {
-      if (!isDue()) return
-      state.onPublished = () => {}
-      resume(Exit.void)
-    }
-  })
-  yield* Effect.gen(function*() {
-    while (true) {
-      yield* awaitDue
-      attemptedAt = { generation: state.generation, frames: state.index.frames }
-      yield* checkpointer.automatic
-    }
-  }).pipe(
-    Effect.catch((error) =>
-      error._tag === "CheckpointFailed"
-        ? Effect.logWarning("automatic checkpoints stop until the database is opened again", error)
-        : Effect.void
-    ),
-    Effect.forkScoped
-  )
-})

@@ -357,6 +357,10 @@ class Submission implements Admission, LogCommit, HandOverWaiter {
     this.resume = resume
   }
 
+  get token(): TxnToken {
+    return this.request.token
+  }
+
   enter(): void {
     this.coordinator.enter(this)
   }

@@ -19,7 +19,7 @@ import { frameHeaderBytes, frameOffset } from "../SqliteWalFormat.ts"
 import type { WalIndex } from "../WalIndex.ts"
 
 /** Pages that are read and written together. At 64 KiB pages this is 16 MiB of memory, at 4 KiB 4 MiB with slack. */
-const maxGroupBytes = 4 * 1024 * 1024
+export const maxGroupBytes = 4 * 1024 * 1024
 
 /**
  * Memory for what is read together, used again by every checkpoint of a log: under load there are a hundred in a second,
@@ -83,8 +83,8 @@ export const copyPages = Effect.fnUntraced(
   }
 )
 
-/** Runs of neighbouring page numbers, so that each is one write. */
-const adjacentRuns = (pages: ReadonlyArray<PageNumber>): ReadonlyArray<ReadonlyArray<PageNumber>> => {
+/** Runs of neighbouring page numbers, so that each is one write. @internal */
+export const adjacentRuns = (pages: ReadonlyArray<PageNumber>): ReadonlyArray<ReadonlyArray<PageNumber>> => {
   const runs: Array<Array<PageNumber>> = []
   for (const page of pages) {
     const run = runs.at(-1)

@@ -28,6 +28,14 @@ export class Fifo<A> {
     return item
   }
 
+  /** Takes an item out wherever it stands; answers whether it was there. */
+  remove(item: A): boolean {
+    const at = this.items.indexOf(item, this.head)
+    if (at < 0) return false
+    this.items.splice(at, 1)
+    return true
+  }
+
   takeAll(): ReadonlyArray<A> {
     const items = this.items.slice(this.head)
     this.items = []

@@ -89,7 +89,7 @@ export const openDatabase = Effect.fnUntraced(function*(
  * Opens the database file, or makes an empty one. Not beside a log with commits: what belongs in front of them is
  * missing, and an empty file would make stock SQLite delete them.
  */
-const openDatabaseFile = Effect.fnUntraced(function*(
+export const openDatabaseFile = Effect.fnUntraced(function*(
   vfs: Vfs["Service"],
   database: string,
   examineToCreate: Effect.Effect<DatabaseExamination, VfsError> | undefined
@@ -103,8 +103,8 @@ const openDatabaseFile = Effect.fnUntraced(function*(
   return yield* vfs.open(database, { access: "readWrite", create: (yield* mayMake()) ? "ifMissing" : "never" })
 })
 
-const refuse = (
-  { refusal }: DatabaseExamination,
+export const refuse = (
+  { refusal }: Pick<DatabaseExamination, "refusal">,
   isFirstPageExpected: boolean
 ): Effect.Effect<void, OpenError> =>
   refusal === undefined || (isFirstPageExpected && refusal instanceof NotADatabase) ? Effect.void : Effect.fail(refusal)
@@ -143,9 +143,9 @@ const readShortFile = Effect.fnUntraced(function*(
 const maxPageBytes = 65_536
 
 /** Whether the database is still to be made: the file is empty, or a power loss came while it was made. */
-const holdsNoDatabase = Effect.fnUntraced(function*(
+export const holdsNoDatabase = Effect.fnUntraced(function*(
   databaseFile: VfsFile,
-  { commits, databaseFileBytes }: DatabaseExamination
+  { commits, databaseFileBytes }: Pick<DatabaseExamination, "commits" | "databaseFileBytes">
 ): Effect.fn.Return<boolean, VfsError> {
   if (commits > 0) return false
   const bytes = yield* readShortFile(databaseFile, databaseFileBytes)
@@ -177,7 +177,7 @@ const lacksItsFirstPage = Effect.fnUntraced(function*(
 })
 
 /** Makes page 1 of a new database; its name is synced with everything else. */
-const writeFirstPage = Effect.fnUntraced(function*(
+export const writeFirstPage = Effect.fnUntraced(function*(
   databaseFile: VfsFile,
   pageSize: PageSize
 ): Effect.fn.Return<void, VfsError> {

@@ -1,6 +1,6 @@
 /** An open SQLite WAL with the few steps that its tests share: commit, read a version back, hold a snapshot. */
 import type { CommitSeq } from "@tidemark/core/Scalars"
-import { toCommitSeq, toPageNumber } from "@tidemark/core/Scalars"
+import { toCommitSeq, toPageNumber, toTxnId, TxnEpoch } from "@tidemark/core/Scalars"
 import type { FileLock } from "@tidemark/platform/FileLock"
 import type { MemoryDisk } from "@tidemark/platform/MemoryDisk"
 import * as MemoryVfs from "@tidemark/platform/MemoryVfs"
@@ -79,6 +79,7 @@ export const commit = (
         const { databasePages, written } = make(seq)
         options.entered?.(seq)
         log.appendUnsafe({
+          token: { id: toTxnId(seq), epoch: TxnEpoch.make(0) },
           seq,
           pages: Array.from(written.keys(), toPageNumber),
           image: (page) => written.get(page) ?? new Uint8Array(0),

@@ -1,0 +1,530 @@
+/**
+ * The epochs of a parallel WAL: what is handed over gathers in lanes, a cycle closes the open epoch, writes it as one
+ * segment, certifies it and publishes it.
+ *
+ * Invariants
+ * 1. Assigning the sequence, stamping the epoch and storing in the lane are one synchronous step (PW-08), and so is
+ *    sealing. So a batch that was accepted into epoch N is in N's segment, and the sequences of an epoch are an interval.
+ * 2. One cycle at a time, and an epoch whose segment could not be written is the only one that is tried until it is
+ *    there (PW-15): segments and certificates come in the order of epochs.
+ * 3. Nothing is published before its certificate is durable, and nobody is woken before everything that he will look at
+ *    is in place: waiters run inline and may hand over again.
+ * 4. Poison is set before anybody is told. After it no file is touched.
+ */
+import { invariant } from "@tidemark/core/Invariant"
+import type { CommitSeq, LaneId, PageNumber, TxnToken, WalEpoch } from "@tidemark/core/Scalars"
+import { toCommitSeq, toLsn } from "@tidemark/core/Scalars"
+import type { VfsError } from "@tidemark/platform/VfsError"
+import * as Cause from "effect/Cause"
+import type * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Semaphore from "effect/Semaphore"
+import type { Certificate } from "../CertificateFormat.ts"
+import type { Published } from "../CommitLog.ts"
+import type { Admission, HandOverWaiter, LogEnded } from "../GroupCommit.ts"
+import { LogClosed, WalPoisoned } from "../LogErrors.ts"
+import * as LogMetrics from "../LogMetrics.ts"
+import { DurabilityTimeout, type LaneFull } from "../ParallelWalErrors.ts"
+import type { FallbackReason } from "../ParallelWalTrace.ts"
+import { segmentPath } from "../SegmentFormat.ts"
+import type { BatchInEpoch, EpochEncoder, EpochImage } from "./epochEncoder.ts"
+import { Fifo } from "./fifo.ts"
+import type { Lanes } from "./lanes.ts"
+import type { ParallelIndex, SegmentInLog } from "./parallelIndex.ts"
+
+/** The files under the epochs. Called one at a time, uninterruptibly. */
+export interface EpochFiles {
+  /** Keeps stock SQLite away: before the first certificate (`formats.md` 2.2). A failure is final. */
+  readonly markDatabase: Effect.Effect<void, VfsError>
+  /** One attempt. A failure leaves nothing behind that counts. */
+  readonly writeSegment: (
+    epoch: WalEpoch,
+    attempt: number,
+    buffers: ReadonlyArray<Uint8Array>
+  ) => Effect.Effect<void, VfsError>
+  /** A failure is final. */
+  readonly certify: (certificate: Certificate) => Effect.Effect<void, VfsError>
+}
+
+export interface EpochLogOptions {
+  readonly database: string
+  /** The first epoch. */
+  readonly epoch: WalEpoch
+  readonly published: Published
+  /** Of the last certificate. */
+  readonly certificateEpoch: bigint
+  /** Of the last certificate that named a segment. */
+  readonly segmentEpoch: WalEpoch
+  /** The header of the database says already that the newest commits are elsewhere. */
+  readonly isMarked: boolean
+  /** Bytes handed over and not durable, above which writers wait in line. */
+  readonly maxQueuedBytes: number
+  readonly lanes: Lanes<BatchInEpoch>
+  readonly index: ParallelIndex
+  readonly encoder: EpochEncoder
+  readonly files: EpochFiles
+  readonly clock: Clock.Clock
+  readonly context: Context.Context<never>
+}
+
+/** What is handed over in one step: the pages of a transaction. */
+export interface Batch {
+  readonly token: TxnToken
+  /** Ascending. */
+  readonly pages: ReadonlyArray<PageNumber>
+  /** Images of a page, valid until the next call. */
+  image(page: PageNumber): Uint8Array
+  readonly databasePages: number
+}
+
+/** An epoch that takes nothing more and is not durable. */
+interface SealedEpoch {
+  readonly epoch: WalEpoch
+  readonly batches: ReadonlyArray<BatchInEpoch>
+  readonly bytes: number
+  readonly image: EpochImage
+  attempt: number
+  /** Why the last attempt to write it failed. */
+  cause: VfsError | undefined
+}
+
+export class EpochLog {
+  readonly options: EpochLogOptions
+  published: Published
+  /** Database size in pages after what was handed over last. */
+  databasePages: number
+  /** Records that were published since the log was opened. */
+  recordsPublished = 0
+  /** The header of the database says that the newest commits are elsewhere. */
+  isMarked: boolean
+  durableEpoch: WalEpoch | undefined
+  /** Called when commits became durable. */
+  onPublished: () => void = () => {}
+  /** Called when an epoch is durable, before anybody is woken. */
+  onFlushed: (flush: { readonly writers: number; readonly frames: number; readonly flushMicros: number }) => void =
+    () => {}
+  /** Called when a batch was stored. */
+  onStored: () => void = () => {}
+  private openEpoch: WalEpoch
+  private nextSeq: CommitSeq
+  private certificateEpoch: bigint
+  private segmentEpoch: WalEpoch
+  private batches: Array<BatchInEpoch> = []
+  /** Sealed, and not durable yet. */
+  private sealed: SealedEpoch | undefined
+  private bytesInFlight = 0
+  private quiescing = 0
+  private isClosed = false
+  private poisoned: WalPoisoned | undefined
+  private readonly admissions = new Fifo<{ readonly admission: Admission; readonly fits: () => boolean }>()
+  private epochWaiters: Array<
+    { readonly epoch: WalEpoch; readonly resume: (exit: Exit.Exit<void, LogEnded>) => void }
+  > = []
+  private readonly oneCycle = Semaphore.makeUnsafe(1)
+
+  constructor(options: EpochLogOptions) {
+    this.options = options
+    this.published = options.published
+    this.openEpoch = options.epoch
+    this.nextSeq = toCommitSeq(options.published.commitSeq + 1n)
+    this.certificateEpoch = options.certificateEpoch
+    this.segmentEpoch = options.segmentEpoch
+    this.isMarked = options.isMarked
+    this.databasePages = options.published.databasePages
+  }
+
+  /** The epoch that takes what is handed over now. */
+  get epoch(): WalEpoch {
+    return this.openEpoch
+  }
+
+  get next(): CommitSeq {
+    return this.nextSeq
+  }
+
+  /** Batches wait in the open epoch. */
+  get hasBatches(): boolean {
+    return this.batches.length > 0
+  }
+
+  /** Batches that are handed over and not durable. */
+  get waiters(): number {
+    return this.batches.length + (this.sealed?.batches.length ?? 0)
+  }
+
+  /** Nothing is handed over that is not durable. */
+  get isIdle(): boolean {
+    return this.sealed === undefined && this.batches.length === 0
+  }
+
+  get isPoisoned(): boolean {
+    return this.poisoned !== undefined
+  }
+
+  ended(): LogEnded | undefined {
+    if (this.poisoned !== undefined) return this.poisoned
+    return this.isClosed ? new LogClosed({ log: this.options.database }) : undefined
+  }
+
+  // -------------------------------------------------------------------------------------------------------------------
+  // Handing over
+  // -------------------------------------------------------------------------------------------------------------------
+
+  /** Asks for room, in arrival order; see `GroupCommit.admit`. `fits`: what else has to be the case. */
+  readonly admit = (admission: Admission, fits: () => boolean = always): () => void => {
+    const ended = this.ended()
+    if (ended !== undefined) {
+      admission.refuse(ended)
+      return () => {}
+    }
+    if (this.admissions.size === 0 && this.hasRoom(admission.length) && fits()) {
+      admission.enter()
+      return () => {}
+    }
+    const waiting = { admission, fits }
+    this.admissions.push(waiting)
+    return () => {
+      if (this.admissions.remove(waiting)) this.admitWaiting()
+    }
+  }
+
+  /** A hand-over above the bound is let in alone. */
+  private hasRoom(length: number): boolean {
+    return this.quiescing === 0 &&
+      (this.bytesInFlight === 0 || this.bytesInFlight + length <= this.options.maxQueuedBytes)
+  }
+
+  private admitWaiting(): void {
+    for (let next = this.admissions.first; next !== undefined; next = this.admissions.first) {
+      if (this.ended() !== undefined || !this.hasRoom(next.admission.length) || !next.fits()) return
+      this.admissions.shift()
+      try {
+        next.admission.enter()
+      } catch (defect) {
+        this.poison(Cause.die(defect))
+        next.admission.refuse(this.ended() ?? new LogClosed({ log: this.options.database }))
+        return
+      }
+    }
+  }
+
+  /** Works conservatively from now on, until the reason is gone (PW-31). */
+  fallBack(reason: FallbackReason): void {
+    this.options.encoder.fallback.enter(reason)
+  }
+
+  /** See {@link EpochEncoder.laneFor}. */
+  laneFor(lane: LaneId): LaneId {
+    return this.options.encoder.laneFor(lane)
+  }
+
+  /**
+   * Stores a batch in a lane and answers its sequence and epoch, now (invariant 1); or why the lane does not take it.
+   * Only from inside `Admission.enter`.
+   */
+  append(batch: Batch, lane: LaneId, waiter: HandOverWaiter): BatchInEpoch | LaneFull {
+    const { clock, encoder, lanes } = this.options
+    invariant(this.ended() === undefined, "batches are handed over to an open log only")
+    const stored = encoder.store(lanes, lane, batch, {
+      seq: this.nextSeq,
+      epoch: this.openEpoch,
+      stagedAt: clock.currentTimeMillisUnsafe(),
+      waiter
+    })
+    if (stored._tag === "LaneFull") return stored
+    this.batches.push(stored)
+    this.databasePages = batch.databasePages
+    this.bytesInFlight += stored.encodedBytes
+    this.nextSeq = toCommitSeq(this.nextSeq + 1n)
+    this.onStored()
+    return stored
+  }
+
+  // -------------------------------------------------------------------------------------------------------------------
+  // Cycles
+  // -------------------------------------------------------------------------------------------------------------------
+
+  /**
+   * Closes the open epoch and makes it durable; or tries again to write the one that could not be written. Answers
+   * whether the epoch that it worked on is durable: when it is not, the log is poisoned or the next cycle tries again.
+   */
+  readonly cycle: Effect.Effect<boolean> = Effect.suspend(() => {
+    if (this.poisoned !== undefined) return Effect.succeed(false)
+    const sealed = this.sealed ?? this.seal()
+    return sealed === undefined ? Effect.succeed(true) : this.flush(sealed)
+  }).pipe(
+    // A closing scope lets the cycle that it finds under way finish.
+    Effect.uninterruptible,
+    (cycle) => this.oneCycle.withPermit(cycle)
+  )
+
+  /** One synchronous step (invariant 1). An epoch without batches is durable at once (PW-12). */
+  private seal(): SealedEpoch | undefined {
+    const epoch = this.openEpoch
+    this.openEpoch = (epoch + 1n) as WalEpoch // one more than an epoch is one: there are 2^64
+    if (this.batches.length === 0) {
+      LogMetrics.emptyEpochs.updateUnsafe(1, this.options.context)
+      this.markDurable(epoch)
+      return undefined
+    }
+    const { encoder, lanes } = this.options
+    lanes.seal(epoch)
+    const taken = lanes.takeSealed(epoch)
+    const sealed = {
+      epoch,
+      batches: this.batches,
+      bytes: taken.bytes,
+      image: encoder.gather(taken),
+      attempt: 1,
+      cause: undefined
+    }
+    this.batches = []
+    this.sealed = sealed
+    return sealed
+  }
+
+  private flush(sealed: SealedEpoch): Effect.Effect<boolean> {
+    const { clock, context, files } = this.options
+    return Effect.suspend(() => {
+      const startedAt = clock.currentTimeNanosUnsafe()
+      return files.writeSegment(sealed.epoch, sealed.attempt, sealed.image.buffers).pipe(
+        Effect.matchEffect({
+          onFailure: (cause) =>
+            Effect.suspend(() => {
+              sealed.attempt++
+              sealed.cause = cause
+              LogMetrics.segmentWriteFailures.updateUnsafe(1, context)
+              return Effect.as(
+                Effect.logWarning(`epoch ${sealed.epoch} could not be written and is tried again`, cause),
+                false
+              )
+            }),
+          onSuccess: () =>
+            Effect.suspend(() => files.certify(this.certificateOf(sealed))).pipe(
+              Effect.matchEffect({
+                onFailure: (cause) => Effect.sync(() => this.poison(Cause.fail(cause))).pipe(Effect.as(false)),
+                onSuccess: () =>
+                  Effect.sync(() => {
+                    const micros = Number(clock.currentTimeNanosUnsafe() - startedAt) / 1000
+                    this.publish(sealed, micros)
+                    return true
+                  })
+              })
+            )
+        })
+      )
+    }).pipe((flushed) =>
+      this.isMarked ? flushed : Effect.matchEffect(files.markDatabase, {
+        onFailure: (cause) => Effect.sync(() => this.poison(Cause.fail(cause))).pipe(Effect.as(false)),
+        onSuccess: () => {
+          this.isMarked = true
+          return flushed
+        }
+      })
+    )
+  }
+
+  private certificateOf({ batches, epoch, image }: SealedEpoch): Certificate {
+    const last = batches.at(-1)
+    invariant(last !== undefined, "an epoch that is certified has a batch")
+    return {
+      fallbackActive: image.isFallback,
+      aborted: false,
+      certificateEpoch: this.certificateEpoch + 1n,
+      low: toCommitSeq(this.published.commitSeq + 1n),
+      high: last.seq,
+      segmentEpoch: epoch,
+      databasePages: last.batch.databasePages,
+      pageSetSize: image.pageSetSize,
+      segmentCrc: image.crc,
+      laneRecords: image.laneRecords
+    }
+  }
+
+  /** Everything in one synchronous step, and only then is anybody woken (invariant 3). */
+  private publish(sealed: SealedEpoch, flushMicros: number): void {
+    const { context, database, encoder, index, lanes } = this.options
+    const { batches, epoch, image } = sealed
+    const last = batches.at(-1)
+    const first = batches[0]
+    invariant(first !== undefined && last !== undefined, "an epoch that is published has a batch")
+    this.certificateEpoch += 1n
+    this.segmentEpoch = epoch
+    const segment: SegmentInLog = {
+      epoch,
+      certificateEpoch: this.certificateEpoch,
+      path: segmentPath(database, epoch),
+      low: first.seq,
+      high: last.seq,
+      databasePages: last.batch.databasePages,
+      pages: image.pages
+    }
+    index.addSegment(segment)
+    let record = 0
+    for (const { batch, seq } of batches) {
+      for (const page of batch.pages) index.addVersion(page, seq, segment, image.offsets[record++] ?? 0)
+    }
+    this.recordsPublished += image.pages.length
+    this.published = { commitSeq: last.seq, databasePages: last.batch.databasePages }
+    this.sealed = undefined
+    this.bytesInFlight -= sealed.bytes
+    lanes.release(epoch)
+    encoder.flushed(lanes)
+    this.onFlushed({ writers: batches.length, frames: image.pages.length, flushMicros })
+    LogMetrics.epochsFlushed.updateUnsafe(1, context)
+    LogMetrics.epochFlushSeconds.updateUnsafe(flushMicros / 1e6, context)
+    LogMetrics.commits.updateUnsafe(batches.length, context)
+    this.onPublished()
+    for (const { waiter } of batches) waiter.succeed()
+    this.markDurable(epoch)
+    this.admitWaiting()
+  }
+
+  private markDurable(epoch: WalEpoch): void {
+    if (this.durableEpoch === undefined || epoch > this.durableEpoch) this.durableEpoch = epoch
+    if (this.epochWaiters.length === 0) return
+    const due = this.epochWaiters.filter((waiter) => waiter.epoch <= epoch)
+    this.epochWaiters = this.epochWaiters.filter((waiter) => waiter.epoch > epoch)
+    for (const { resume } of due) resume(Exit.void)
+  }
+
+  /** Waits until an epoch is durable, at the most `timeout` (PW-12). */
+  readonly awaitDurable = (
+    epoch: WalEpoch,
+    timeout: Duration.Input
+  ): Effect.Effect<void, DurabilityTimeout | LogEnded> => {
+    const millis = Duration.toMillis(Duration.fromInputUnsafe(timeout))
+    return Effect.callback<void, LogEnded>((resume) => {
+      if (this.durableEpoch !== undefined && epoch <= this.durableEpoch) return resume(Exit.void)
+      const ended = this.ended()
+      if (ended !== undefined && this.isIdle) return resume(Exit.fail(ended))
+      const waiter = { epoch, resume }
+      this.epochWaiters.push(waiter)
+      return Effect.sync(() => {
+        this.epochWaiters = this.epochWaiters.filter((other) => other !== waiter)
+      })
+    }).pipe(
+      Effect.timeoutOption(timeout),
+      Effect.flatMap((answer) =>
+        Option.isSome(answer)
+          ? Effect.void
+          : Effect.suspend(() =>
+            Effect.fail(new DurabilityTimeout({ epoch, timeoutMillis: millis, cause: this.causeFor(epoch) }))
+          )
+      )
+    )
+  }
+
+  /** Why an epoch is not durable yet: the failure of the one that stands in its way. */
+  private causeFor(epoch: WalEpoch): VfsError | undefined {
+    return this.sealed !== undefined && this.sealed.epoch <= epoch ? this.sealed.cause : undefined
+  }
+
+  // -------------------------------------------------------------------------------------------------------------------
+  // Quiet, the end
+  // -------------------------------------------------------------------------------------------------------------------
+
+  /**
+   * Runs `use` while nothing is handed over that is not durable, and no cycle runs; hand-overs that come meanwhile wait
+   * in line. Fails with the reason when what is there cannot be written.
+   */
+  quiesce<A, E, R>(use: Effect.Effect<A, E, R>): Effect.Effect<A, E | LogEnded | VfsError, R> {
+    return Effect.acquireUseRelease(
+      Effect.sync(() => this.quiescing++),
+      () => Effect.andThen(this.drain, this.oneCycle.withPermit(Effect.andThen(this.orEnded, use))),
+      () =>
+        Effect.sync(() => {
+          this.quiescing--
+          this.admitWaiting()
+        })
+    )
+  }
+
+  private readonly orEnded: Effect.Effect<void, LogEnded> = Effect.suspend(() => {
+    const ended = this.ended()
+    return ended === undefined ? Effect.void : Effect.fail(ended)
+  })
+
+  /** Makes durable what is handed over: what is sealed, then what is open. Gives up at the first attempt that fails. */
+  private readonly drain: Effect.Effect<void, LogEnded | VfsError> = Effect.gen({ self: this }, function*() {
+    while (!this.isIdle) {
+      if (yield* this.cycle) continue
+      if (this.poisoned !== undefined) return yield* this.poisoned
+      const { sealed } = this
+      if (sealed?.cause !== undefined) return yield* sealed.cause
+    }
+  })
+
+  /** While quiet: the header of the database says again that it stands alone. */
+  unmark(): void {
+    invariant(this.isIdle && (this.quiescing > 0 || this.isClosed), "the mark is taken away while the log is quiet")
+    this.isMarked = false
+  }
+
+  /** Takes nothing more, and tells everybody who waits, oldest first. */
+  readonly poison = (cause: Cause.Cause<unknown>): void => {
+    if (this.poisoned !== undefined) return
+    // The log has no positions: what is safe is told by the sequence.
+    const at = toLsn(Number(this.published.commitSeq < maxSafe ? this.published.commitSeq : maxSafe))
+    this.poisoned = new WalPoisoned({ log: this.options.database, lsn: at, cause })
+    this.tellAll(this.poisoned)
+  }
+
+  private tellAll(ended: LogEnded): void {
+    const waiting = [...this.sealed?.batches ?? [], ...this.batches]
+    this.sealed = undefined
+    this.batches = []
+    this.options.lanes.abandon()
+    for (const { waiter } of waiting) waiter.fail(ended)
+    for (const { admission } of this.admissions.takeAll()) admission.refuse(ended)
+    const epochWaiters = this.epochWaiters
+    this.epochWaiters = []
+    for (const { resume } of epochWaiters) resume(Exit.fail(ended))
+  }
+
+  /**
+   * Takes nothing more, and makes durable what is there. An epoch that cannot be written is tried once more (PW-15);
+   * then its interval is aborted by a certificate of its own, so that it is decided, and everybody is told.
+   */
+  readonly close: Effect.Effect<void> = Effect.suspend(() => {
+    if (this.isClosed) return Effect.void
+    this.isClosed = true
+    const closed = new LogClosed({ log: this.options.database })
+    for (const { admission } of this.admissions.takeAll()) admission.refuse(closed)
+    return Effect.catch(
+      this.drain,
+      () => Effect.catch(this.drain, (cause) => this.poisoned === undefined ? this.abort(cause) : Effect.void)
+    ).pipe(
+      Effect.andThen(Effect.sync(() => this.tellAll(closed)))
+    )
+  })
+
+  private abort(cause: LogEnded | VfsError): Effect.Effect<void> {
+    return Effect.suspend(() =>
+      this.options.files.certify({
+        fallbackActive: false,
+        aborted: true,
+        certificateEpoch: this.certificateEpoch + 1n,
+        low: toCommitSeq(this.published.commitSeq + 1n),
+        high: toCommitSeq(this.nextSeq - 1n),
+        segmentEpoch: this.segmentEpoch,
+        databasePages: this.published.databasePages,
+        pageSetSize: 0,
+        segmentCrc: 0,
+        laneRecords: []
+      })
+    ).pipe(
+      // When that fails too, the next start decides: it finds no certificate.
+      Effect.ignore,
+      Effect.andThen(Effect.logError("an epoch could not be written before the log was closed", cause)),
+      Effect.andThen(Effect.sync(() => this.poison(Cause.fail(cause))))
+    )
+  }
+}
+
+const always = () => true
+const maxSafe = BigInt(Number.MAX_SAFE_INTEGER)

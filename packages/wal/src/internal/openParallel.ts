@@ -1,0 +1,192 @@
+/**
+ * Opening a database with a parallel WAL: locks, examination, refusal or recovery.
+ *
+ * Invariants
+ * 1. Nothing on the disk changes before every refusal has had its turn.
+ * 2. Recovery deletes nothing that a checkpoint has not made superfluous: segments without a certificate stay until one
+ *    is through (RC-07).
+ * 3. Sequences of an interval that was never certified are not used again (PW-29): where a segment without a certificate
+ *    says which they were, a certificate of its own says that the interval was aborted.
+ */
+import { invariant } from "@tidemark/core/Invariant"
+import type { CommitSeq, PageSize, WalEpoch } from "@tidemark/core/Scalars"
+import { defaultPageSize, toCommitSeq, toPageNumber } from "@tidemark/core/Scalars"
+import { FileLock } from "@tidemark/platform/FileLock"
+import type { VfsFile } from "@tidemark/platform/Vfs"
+import { Vfs } from "@tidemark/platform/Vfs"
+import type { VfsError } from "@tidemark/platform/VfsError"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import { directoryOf } from "../AtomicFile.ts"
+import type { Certificate } from "../CertificateFormat.ts"
+import { type CertificateLog, openCertificateLog } from "../CertificateLog.ts"
+import type { Published } from "../CommitLog.ts"
+import { isTidemarkLog } from "../DatabaseHeaderFormat.ts"
+import { lockDatabase, lockSharedMemory } from "../DatabaseLock.ts"
+import { examineParallel, type ParallelExamination } from "../ParallelStartUp.ts"
+import type { OpenParallelError, ParallelWalOptions } from "../ParallelWal.ts"
+import { examineDatabase } from "../StartUp.ts"
+import { sideDirectory } from "../WalBaseFormat.ts"
+import { markDatabase } from "./databaseMark.ts"
+import { holdsNoDatabase, openDatabaseFile, refuse, writeFirstPage } from "./openDatabase.ts"
+import { ParallelIndex } from "./parallelIndex.ts"
+
+/** @internal */
+export interface OpenedParallel {
+  readonly databaseFile: VfsFile
+  readonly examination: ParallelExamination
+  readonly pageSize: PageSize
+  readonly certificates: CertificateLog
+  readonly index: ParallelIndex
+  readonly published: Published
+  /** The first epoch. */
+  readonly epoch: WalEpoch
+  /** Of the last certificate, or of the mark. */
+  readonly certificateEpoch: bigint
+  readonly segmentEpoch: WalEpoch
+  readonly isMarked: boolean
+}
+
+/** @internal */
+export const openParallel = Effect.fnUntraced(function*(
+  options: ParallelWalOptions
+): Effect.fn.Return<OpenedParallel, OpenParallelError, Vfs | FileLock | Scope.Scope> {
+  const vfs = yield* Vfs
+  const fileLock = yield* FileLock
+  const { create, database } = options
+  const examine = examineParallel(vfs, database, {
+    stopAtCorrupt: options.stopAtCorrupt ?? false,
+    trustSegments: options.trustSegments ?? false,
+    discardSegments: options.discardSegments ?? false
+  })
+  const databaseFile = yield* openDatabaseFile(
+    vfs,
+    database,
+    create === undefined ? undefined : examineDatabase(vfs, database)
+  )
+  yield* lockDatabase(vfs, fileLock, database)
+
+  let examination = yield* examine
+  const isToBeMade = create !== undefined && examination.certificates === undefined &&
+    (yield* holdsNoDatabase(databaseFile, { commits: 0, databaseFileBytes: examination.databaseFileBytes }))
+  yield* refuse(examination, isToBeMade)
+  yield* lockSharedMemory(fileLock, database)
+
+  // From here on nobody else is in, nothing stands against it, and the disk may change.
+  if (isToBeMade) {
+    yield* writeFirstPage(databaseFile, create.pageSize ?? defaultPageSize)
+    examination = yield* examine
+    yield* refuse(examination, false)
+  }
+  for (const path of [...examination.sweepable, ...examination.removable]) yield* vfs.remove(path)
+  yield* makeDurable(vfs, database, databaseFile, examination)
+  const { pageSize } = examination
+  invariant(pageSize !== undefined, "a database that was not refused has a page size")
+  const certificates = yield* openCertificateLog(vfs, {
+    database,
+    policy: options.syncPolicy ?? "full",
+    scan: examination.certificates,
+    through: examination.base
+  })
+  const recovered = recoverState(examination)
+  const aborted = yield* abortUncertified(databaseFile, certificates, examination, recovered)
+  return {
+    databaseFile,
+    examination,
+    pageSize,
+    certificates,
+    index: recovered.index,
+    published: { commitSeq: aborted?.high ?? examination.tip, databasePages: examination.databasePages },
+    epoch: firstEpoch(examination),
+    certificateEpoch: aborted?.certificateEpoch ?? recovered.certificateEpoch,
+    segmentEpoch: recovered.segmentEpoch,
+    isMarked: aborted !== undefined ||
+      (examination.databaseHeader !== undefined && isTidemarkLog(examination.databaseHeader))
+  }
+})
+
+/**
+ * What recovery goes on from is durable, contents and names: a process that was killed has left it to the page cache. A
+ * certified segment was synced before its certificate, except by the policy `off`.
+ */
+const makeDurable = Effect.fnUntraced(function*(
+  vfs: Vfs["Service"],
+  database: string,
+  databaseFile: VfsFile,
+  { live }: ParallelExamination
+): Effect.fn.Return<void, VfsError> {
+  yield* databaseFile.syncFull
+  for (const { path } of live) {
+    yield* Effect.scoped(Effect.flatMap(vfs.open(path, { access: "readWrite" }), (file) => file.syncFull))
+  }
+  const side = sideDirectory(database)
+  if ((yield* vfs.identify(side)) !== undefined) yield* vfs.syncDirectory(side)
+  yield* vfs.syncDirectory(directoryOf(database))
+})
+
+/** No segment is ever overwritten (PW-09). */
+const firstEpoch = ({ highestEpoch }: ParallelExamination): WalEpoch =>
+  highestEpoch === undefined ? epoch0 : (highestEpoch + 1n) as WalEpoch // there are 2^64 of them
+
+const epoch0 = 0n as WalEpoch // the epoch of a log that has none yet
+
+interface Recovered {
+  readonly index: ParallelIndex
+  readonly certificateEpoch: bigint
+  readonly segmentEpoch: WalEpoch
+}
+
+const recoverState = ({ certificates, lastCertificateEpoch, live, mark }: ParallelExamination): Recovered => {
+  const index = new ParallelIndex()
+  const certified = new Map<bigint, Certificate>()
+  for (const { certificate } of certificates?.certificates ?? []) {
+    if (!certificate.aborted) certified.set(certificate.segmentEpoch, certificate)
+  }
+  for (const { databasePages, epoch, high, low, offsets, pages, path, seqs } of live) {
+    const segment = {
+      epoch,
+      certificateEpoch: certified.get(epoch)?.certificateEpoch ?? lastCertificateEpoch,
+      path,
+      low,
+      high,
+      databasePages,
+      pages: Array.from(pages, toPageNumber)
+    }
+    index.addSegment(segment)
+    segment.pages.forEach((page, record) => {
+      index.addVersion(page, toCommitSeq(seqs[record] ?? low), segment, offsets[record] ?? 0)
+    })
+  }
+  return {
+    index,
+    certificateEpoch: lastCertificateEpoch,
+    segmentEpoch: certificates?.certificates.at(-1)?.certificate.segmentEpoch ?? mark?.segmentEpoch ?? epoch0
+  }
+}
+
+/** Invariant 3. Nobody was ever told of these commits. */
+const abortUncertified = Effect.fnUntraced(function*(
+  databaseFile: VfsFile,
+  certificates: CertificateLog,
+  { databaseHeader, databasePages, tip, uncertified }: ParallelExamination,
+  { certificateEpoch, segmentEpoch }: Recovered
+): Effect.fn.Return<Certificate | undefined, VfsError> {
+  let high: CommitSeq = tip
+  for (const segment of uncertified) if (segment.high !== undefined && segment.high > high) high = segment.high
+  if (high === tip) return undefined
+  if (databaseHeader === undefined || !isTidemarkLog(databaseHeader)) yield* markDatabase(databaseFile, 3)
+  const aborted: Certificate = {
+    fallbackActive: false,
+    aborted: true,
+    certificateEpoch: certificateEpoch + 1n,
+    low: toCommitSeq(tip + 1n),
+    high,
+    segmentEpoch,
+    databasePages,
+    pageSetSize: 0,
+    segmentCrc: 0,
+    laneRecords: []
+  }
+  yield* certificates.append(aborted)
+  return aborted
+})
