@@ -1,6 +1,6 @@
 /**
- * Measures appends to lanes, and prints one line of JSON: records per second of each contestant, round by round. It is
- * the part of `benchmarks/lanes.ts` that looks inside of this package.
+ * Measures appends to lanes, and prints one line of JSON: what each contestant took, round by round. It is the part
+ * of `benchmarks/lanes.ts` that looks inside of this package.
  *
  * `node packages/wal/test/programs/laneAppends.ts ROUNDS SECONDS LANES RECORDS_PER_EPOCH IMAGE_BYTES`
  *
@@ -148,8 +148,9 @@ const check = (walEpoch: WalEpoch, buffers: ReadonlyArray<Uint8Array>) => {
   }
 }
 
-/** Records per second over at least so many milliseconds. */
-const measure = ({ epoch }: Contestant, millis: number): number => {
+/** Handles epochs for at least so many milliseconds. */
+const measure = ({ epoch }: Contestant, millis: number) => {
+  const startedCpu = process.cpuUsage()
   const started = performance.now()
   let epochs = 0
   let passed = 0
@@ -158,7 +159,9 @@ const measure = ({ epoch }: Contestant, millis: number): number => {
     epochs++
     passed = performance.now() - started
   }
-  return epochs * recordsPerEpoch / passed * 1000
+  const { system, user } = process.cpuUsage(startedCpu)
+  const records = epochs * recordsPerEpoch
+  return { recordsPerSecond: records / passed * 1000, cpuNanosPerRecord: (user + system) * 1000 / records }
 }
 
 const contestants = [["copy", copy()], ["encode", encode()], ["lanes", lanes()]] as const
