@@ -478,9 +478,8 @@ export const scanCertificates = (bytes: Uint8Array): CertificateScan => {
     const read = decodeCertificate(bytes, offset, chain)
     if (Result.isFailure(read)) {
       const issue = read.failure
-      const tailBytes = endOfNonZero(viewOf(bytes), offset, bytes.length) - offset
-      if (tailBytes === 0) break
-      if (isUnchecked(issue) && !isProvenWhole(bytes, offset, chain)) tornBytes = tailBytes
+      const tailEnd = endOfNonZero(viewOf(bytes), offset, bytes.length)
+      if (isUnchecked(issue) && !isProvenWhole(bytes, offset, tailEnd, chain)) tornBytes = tailEnd - offset
       else damage = { kind: "CertificateChecksumMismatch", offset, issue }
       break
     }
@@ -531,11 +530,11 @@ const notFollowing = (
 const maxProbedBytes = 64 * 1024 * 1024
 
 /**
- * Whether the bytes behind the bad certificate at `bad` prove that it was whole once (invariant 3). A certificate
+ * Whether the bytes from the bad certificate at `bad` to `end`, behind which all are zero, prove that it was whole once (invariant 3). A certificate
  * continues the checksum that stands right before it. Where the damage hit just that checksum, the next one continues
  * what the bytes in front of it add up to.
  */
-const isProvenWhole = (bytes: Uint8Array, bad: number, previousCrc: number): boolean => {
+const isProvenWhole = (bytes: Uint8Array, bad: number, end: number, previousCrc: number): boolean => {
   const view = viewOf(bytes)
   const checks = (at: number, continued: number) => {
     const length = view.getUint32(at, true)
@@ -547,7 +546,7 @@ const isProvenWhole = (bytes: Uint8Array, bad: number, previousCrc: number): boo
     if (seemsCertificate(view, next) && checks(next, checksumAt(bytes, bad, length, previousCrc))) return true
   }
   let probedBytes = 0
-  for (let at = bad + minBytes; at + minBytes <= bytes.length; at += alignment) {
+  for (let at = bad + minBytes; at < end; at += alignment) {
     if (!seemsCertificate(view, at)) continue
     probedBytes += view.getUint32(at, true)
     if (probedBytes > maxProbedBytes || checks(at, view.getUint32(at - checksumBytes, true))) return true
