@@ -58,11 +58,10 @@ import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as RcMap from "effect/RcMap"
 import type * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
 import type { AppendLogOptions, OpenError } from "./AppendLog.ts"
 import { AppendLog } from "./AppendLog.ts"
+import { makeReopeningMap } from "./internal/reopeningMap.ts"
 
 /**
  * @category models
@@ -106,70 +105,13 @@ export class AppendLogMap extends Context.Service<AppendLogMap, {
   ): Layer.Layer<AppendLogMap, never, Vfs | FileLock | ProcessLiveness> => Layer.effect(AppendLogMap, make(options))
 }
 
-/** One key: the right to have its log open, and the log. */
-interface Entry {
-  readonly turn: Semaphore.Semaphore
-  users: number
-  current: AppendLog["Service"] | undefined
-}
-
 const make = Effect.fnUntraced(function*(
   { idleTimeToLive, options }: AppendLogMapOptions
 ): Effect.fn.Return<AppendLogMap["Service"], never, Vfs | FileLock | ProcessLiveness | Scope.Scope> {
-  const entries = new Map<string, Entry>()
-
-  const enter = (key: string) =>
-    Effect.acquireRelease(
-      Effect.sync(() => {
-        const entry = entries.get(key) ?? { turn: Semaphore.makeUnsafe(1), users: 0, current: undefined }
-        entries.set(key, entry)
-        entry.users++
-        return entry
-      }),
-      (entry) =>
-        Effect.sync(() => {
-          entry.users--
-          if (entry.users === 0) entries.delete(key)
-        })
-    )
-
-  const lookup = Effect.fnUntraced(function*(
-    key: string
-  ): Effect.fn.Return<AppendLog["Service"], OpenError, Vfs | FileLock | ProcessLiveness | Scope.Scope> {
-    const entry = yield* enter(key)
-    // The one before may still be on its way out: it has the kernel's lock until it is closed.
-    yield* Semaphore.takeScoped(entry.turn, 1)
-    // A map of resources keeps failures, too: who asks next shall try anew.
-    const log = yield* Effect.onError(AppendLog.open(options(key)), () => RcMap.invalidate(logs, key))
-    yield* Effect.acquireRelease(
-      Effect.sync(() => {
-        entry.current = log
-      }),
-      () =>
-        Effect.sync(() => {
-          if (entry.current === log) entry.current = undefined
-        })
-    )
-    return log
-  })
-
-  const logs: RcMap.RcMap<string, AppendLog["Service"], OpenError> = yield* RcMap.make({
-    lookup,
+  const { invalidate, open } = yield* makeReopeningMap({
+    open: (key) => AppendLog.open(options(key)),
+    hasEnded: (log) => log.ended() !== undefined,
     idleTimeToLive: idleTimeToLive ?? defaults.idleTimeToLive
   })
-
-  const open = (key: string): Effect.Effect<AppendLog["Service"], OpenError, Scope.Scope> =>
-    Effect.suspend(() => {
-      const entry = entries.get(key)
-      if (entry?.current?.ended() === undefined) return RcMap.get(logs, key)
-      // Once: who asks next must not take away the one that is waiting to be opened now.
-      entry.current = undefined
-      return Effect.andThen(RcMap.invalidate(logs, key), RcMap.get(logs, key))
-    })
-
-  return {
-    open,
-    get: (key) => Layer.effect(AppendLog, open(key)),
-    invalidate: (key) => RcMap.invalidate(logs, key)
-  }
+  return { open, get: (key) => Layer.effect(AppendLog, open(key)), invalidate }
 })
