@@ -38,7 +38,8 @@ export const makePlan = (found: FoundFiles, options: ParallelStartUpOptions): Pl
     certified.has(epoch) || (mark.value !== undefined && epoch <= mark.value.segmentEpoch)
   const rest = beside.segments.filter(({ epoch }) => !replayed.has(epoch))
 
-  const before = tipAtOpen(walBase.value, wal.header, wal.scan?.commits ?? 0, mark.value?.through)
+  const walCommits = wal.scan?.commits ?? 0
+  const before = tipAtOpen(walBase.value, wal.header, walCommits, mark.value?.through)
   const last = certificates?.certificates.at(-1)?.certificate
   // The commits of a log that has some begin above everything that was used before it, whatever became of the WAL since.
   const goesOn = last !== undefined && (replayed.size > 0 || last.high >= before.tip)
@@ -52,7 +53,8 @@ export const makePlan = (found: FoundFiles, options: ParallelStartUpOptions): Pl
     tip,
     tipSource: goesOn ? "certificate" : before.tipSource,
     base: goesOn && first !== undefined ? toCommitSeq(first.low - 1n) : tip,
-    gap: gapBefore(live, before)
+    // Beside commits in the `-wal`, which are refused, it is not known which came first.
+    gap: walCommits > 0 ? undefined : gapBefore(live, before)
   }
 }
 
