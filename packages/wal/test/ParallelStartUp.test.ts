@@ -151,6 +151,32 @@ describe("ParallelStartUp: whole logs", () => {
       assert.strictEqual(after.highestEpoch, walEpoch(5))
     }))
 
+  it.effect("RC-21 a segment whose certificate is at or below the mark goes too, whatever epoch the mark says", () =>
+    Effect.gen(function*() {
+      const found = yield* examineAs({
+        ...whole,
+        [markFile]: markBytes({ through: seq(3), segmentEpoch: walEpoch(1) })
+      })
+      assert.deepStrictEqual([found.cases, found.refusal], [["RC-21", "RC-06"], undefined])
+      assert.deepStrictEqual(found.removable, [segmentFile(1), segmentFile(2)])
+      assert.deepStrictEqual(found.uncertified, [])
+    }))
+
+  it.effect("section 2.2: the first epoch is above those of names, certificates and the mark, each alone", () =>
+    Effect.gen(function*() {
+      const fresh = { [files.database]: buildDatabase(4), [certificatesFile]: certificateLog([]) }
+      const rows = [
+        [{ [markFile]: markBytes({ through: seq(1), segmentEpoch: walEpoch(8), certificateEpoch: 9n }) }, 8, 9n],
+        [{ [certificatesFile]: certificateLog([abort(1, 2, 7, 3)]) }, 7, 3n],
+        [{ [segmentFile(6)]: new Uint8Array(1) }, 6, 0n]
+      ] as const
+      for (const [contents, epoch, certificateEpoch] of rows) {
+        const found = yield* examineAs({ ...fresh, ...contents })
+        assert.isUndefined(found.refusal)
+        assert.deepStrictEqual([found.highestEpoch, found.lastCertificateEpoch], [walEpoch(epoch), certificateEpoch])
+      }
+    }))
+
   it.effect("RC-19 RC-25 temporary segments, certificate logs and spills are listed for the sweep, other files are not", () =>
     Effect.gen(function*() {
       const some = new Uint8Array(3)
