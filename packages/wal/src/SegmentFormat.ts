@@ -231,6 +231,43 @@ const writeImage = (target: Uint8Array, view: DataView, offset: number, image: U
 }
 
 /**
+ * What the certificate of a segment keeps of its bytes: the CRC-32C of all the checksums stored in it, the header's
+ * first, in the order of the file (decision 0011).
+ *
+ * **Details**
+ *
+ * Not that of the whole file, which for version 2 would depend on nothing but the lengths of the records: bytes that are
+ * followed by their own CRC-32C add nothing to a CRC-32C over both. The records of version 1 have no checksums, so there
+ * it is that of the whole file.
+ *
+ * The buffers, one after the other, are a segment that can be decoded, and each of them begins with the header or with a
+ * record.
+ *
+ * @category encoding
+ * @since 0.1.0
+ */
+export const certifiedChecksum = (buffers: ReadonlyArray<Uint8Array>): number => {
+  const [first] = buffers
+  invariant(first !== undefined && first.length >= segmentHeaderBytes, "a segment begins with its header")
+  const header = viewOf(first)
+  if (header.getUint16(headerOffsets.version, true) === 1) {
+    return buffers.reduce((checksum, buffer) => crc32c(buffer, checksum), 0)
+  }
+  const stored = new Uint8Array(checksumBytes * (1 + header.getUint32(headerOffsets.recordCount, true)))
+  const target = viewOf(stored)
+  target.setUint32(0, header.getUint32(headerOffsets.checksum, true), true)
+  let record = 1
+  for (const buffer of buffers) {
+    const view = viewOf(buffer)
+    for (let at = buffer === first ? segmentHeaderBytes : 0; at < buffer.length; record++) {
+      at += lengthPrefixBytes + view.getUint32(at, true)
+      target.setUint32(checksumBytes * record, view.getUint32(at - checksumBytes, true), true)
+    }
+  }
+  return crc32c(stored)
+}
+
+/**
  * The bytes of a whole segment: header, and the records in {@link recoveryOrder}, whatever order they come in.
  *
  * **Details**
@@ -515,6 +552,16 @@ export function* entries(bytes: Uint8Array, header: SegmentHeader): Generator<Se
     offset = end
   }
 }
+
+/**
+ * The checksum that stands at the end of a record of {@link entries} which could be read, or undefined in version 1,
+ * which has none.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
+export const storedChecksum = (bytes: Uint8Array, { version }: SegmentHeader, { end }: SegmentEntry) =>
+  version === 1 ? undefined : viewOf(bytes).getUint32(end - checksumBytes, true)
 
 /**
  * Reads a whole segment. `epochOfName` is the epoch that the name of the file says. Images are views of `bytes`.

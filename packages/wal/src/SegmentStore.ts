@@ -18,10 +18,8 @@
  * @since 0.1.0
  */
 import { FormatIssue } from "@tidemark/core/BinaryFormat"
-import { invariant } from "@tidemark/core/Invariant"
 import type { CommitSeq, PageNumber, TxnToken, WalEpoch } from "@tidemark/core/Scalars"
 import { SqliteCode, TidemarkError } from "@tidemark/core/TidemarkError"
-import { crc32c } from "@tidemark/platform/Checksum"
 import type { Vfs, VfsFile } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Effect from "effect/Effect"
@@ -30,6 +28,7 @@ import type * as Scope from "effect/Scope"
 import { directoryOf, nameOf } from "./AtomicFile.ts"
 import type { Segment, SegmentRecord } from "./SegmentFormat.ts"
 import {
+  certifiedChecksum,
   decode,
   decodeHeader,
   encode,
@@ -62,8 +61,6 @@ export class SegmentUnreadable
     readonly issue: FormatIssue
     /** Size of the file. */
     readonly bytes: number
-    /** CRC-32C of the whole file, to be held against that of a certificate. */
-    readonly crc: number
   }>
 {
   override get message() {
@@ -211,7 +208,7 @@ export const writeRecords = Effect.fnUntraced(function*(
 ): Effect.fn.Return<{ readonly bytes: number; readonly crc: number }, VfsError | FormatIssue> {
   const bytes = yield* Effect.fromResult(encode(options.epoch, options.records))
   yield* writeSegment(vfs, { ...options, buffers: [bytes] })
-  return { bytes: bytes.length, crc: crc32c(bytes) }
+  return { bytes: bytes.length, crc: certifiedChecksum([bytes]) }
 })
 
 // -- listing and reading ----------------------------------------------------------------------------------------------
@@ -256,12 +253,9 @@ export interface ReadSegment {
   readonly segment: Segment
   /** Size of the file. */
   readonly bytes: number
-  /** CRC-32C of the whole file. */
+  /** What a certificate keeps of it: `SegmentFormat.certifiedChecksum`. */
   readonly crc: number
 }
-
-/** Read at once: large enough to make a call cheap, small enough that the checksum finds it in a cache. */
-const chunkBytes = 1024 * 1024
 
 /**
  * Reads the segment of an epoch.
@@ -289,15 +283,15 @@ export const readSegment = Effect.fnUntraced(
       : recordCountIssue(decodedHeader.success, fileBytes)
     const buffer = early === undefined ? allocate(fileBytes) : early
     if (buffer instanceof FormatIssue) {
-      const { bytes, crc } = yield* readThrough(file, undefined)
-      return yield* new SegmentUnreadable({ path, epoch, issue: buffer, bytes, crc })
+      return yield* new SegmentUnreadable({ path, epoch, issue: buffer, bytes: fileBytes })
     }
-    const { bytes, crc } = yield* readThrough(file, buffer)
-    const decoded = decode(buffer.subarray(0, bytes), epoch)
+    const bytes = yield* file.read(buffer, 0)
+    const found = buffer.subarray(0, bytes)
+    const decoded = decode(found, epoch)
     if (Result.isFailure(decoded)) {
-      return yield* new SegmentUnreadable({ path, epoch, issue: decoded.failure, bytes, crc })
+      return yield* new SegmentUnreadable({ path, epoch, issue: decoded.failure, bytes })
     }
-    return { segment: decoded.success, bytes, crc }
+    return { segment: decoded.success, bytes, crc: certifiedChecksum([found]) }
   },
   Effect.scoped
 )
@@ -318,24 +312,6 @@ const allocate = (bytes: number): Uint8Array | FormatIssue => {
     })
   }
 }
-
-/** Reads a file to its end, or to that of `buffer`, which is filled with it. */
-const readThrough = Effect.fnUntraced(function*(
-  file: VfsFile,
-  buffer: Uint8Array | undefined
-): Effect.fn.Return<{ readonly bytes: number; readonly crc: number }, VfsError> {
-  const scratch = buffer === undefined ? new Uint8Array(chunkBytes) : undefined
-  let bytes = 0
-  let crc = 0
-  while (true) {
-    const chunk = scratch ?? buffer?.subarray(bytes, bytes + chunkBytes)
-    invariant(chunk !== undefined, "what is read goes somewhere")
-    const count = chunk.length === 0 ? 0 : yield* file.read(chunk, bytes)
-    if (count > 0) crc = crc32c(chunk.subarray(0, count), crc)
-    bytes += count
-    if (count < chunk.length || count === 0) return { bytes, crc }
-  }
-})
 
 // -- recovery ---------------------------------------------------------------------------------------------------------
 

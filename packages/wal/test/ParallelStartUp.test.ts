@@ -287,8 +287,12 @@ describe("ParallelStartUp: segments and certificates that do not agree", () => {
   it.effect("RC-08 a whole segment that is not the one that was certified is refused", () =>
     Effect.gen(function*() {
       const [first, second] = intervals
-      // Of another length: where each record carries a CRC-32C, that of the file depends on nothing but the lengths.
-      const other = segmentBytes(2, [committed(2, 3, 3), committed(2, 3, 4, { before: imageOf(2, 4) })])
+      // Of the same epoch, sequences and lengths, and in itself without a fault.
+      const other = segmentBytes(
+        2,
+        recordsOf(second).map((record) => ({ ...record, after: record.after.toReversed() }))
+      )
+      assert.strictEqual(other.length, segmentBytes(2, recordsOf(second)).length)
       const exchanged = refusalOf(yield* examineAs({ ...whole, [segmentFile(2)]: other }), "CertifiedSegmentLost")
       assert.strictEqual(exchanged.loss, "checksum")
       assert.match(exchanged.found, /^0x[0-9a-f]{8}$/)

@@ -6,6 +6,7 @@ import { crc32cOfRange } from "../src/internal/segmentChecksum.ts"
 import {
   accountedBytes,
   afterImageOffset,
+  certifiedChecksum,
   decode,
   decodeHeader,
   encode,
@@ -46,6 +47,8 @@ const verdict = (bytes: Uint8Array, epochOfName?: bigint) =>
     onSuccess: () => "valid",
     onFailure: ({ code, offset }) => `${code} @${offset}`
   })
+
+const entriesOf = (bytes: Uint8Array) => Array.from(entries(bytes, Result.getOrThrow(decodeHeader(bytes))))
 
 const hexOf = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex")
 
@@ -374,4 +377,22 @@ describe("SegmentFormat", () => {
       const oversize = { ...segment, records: [recordOf({ after: new Uint8Array(65_537) })] }
       assert.isTrue((yield* Effect.exit(Schema.encodeEffect(SegmentFromBytes)(oversize)))._tag === "Failure")
     }))
+
+  it("PW-29 what a certificate keeps of a segment depends on its contents, not on how it lies in memory", () => {
+    const segment = (...texts: ReadonlyArray<string>) =>
+      encoded(texts.map((text, index) => recordOf({ epoch: 7n, begin: BigInt(index + 1), after: utf8(text) })))
+    const whole = segment("abc", "def", "ghi")
+    const kept = certifiedChecksum([whole])
+    // CRC-32C of header, records and file: what follows its own checksum cancels out.
+    assert.strictEqual(crc32c(whole), crc32c(segment("xyz", "uvw", "rst")))
+    for (const other of [segment("xyz", "def", "ghi"), segment("abc", "def", "ghj"), segment("abc", "def")]) {
+      assert.notStrictEqual(certifiedChecksum([other]), kept)
+    }
+    const stored = [20, ...entriesOf(whole).map(({ end }) => end - 4)].map((at) => whole.subarray(at, at + 4))
+    assert.strictEqual(kept, crc32c(concat(...stored)))
+    const ends = [segmentHeaderBytes, ...entriesOf(whole).map(({ end }) => end)]
+    assert.strictEqual(certifiedChecksum(ends.map((end, index) => whole.subarray(ends[index - 1] ?? 0, end))), kept)
+    const old = segmentBytesOf(1, 7n, [recordOf({ begin: 1n })])
+    assert.strictEqual(certifiedChecksum([old]), crc32c(old))
+  })
 })

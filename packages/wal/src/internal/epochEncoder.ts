@@ -11,18 +11,20 @@
  */
 import { invariant } from "@tidemark/core/Invariant"
 import type { CommitSeq, LaneId, PageNumber, WalEpoch } from "@tidemark/core/Scalars"
-import { crc32c } from "@tidemark/platform/Checksum"
 import type * as Context from "effect/Context"
 import * as Result from "effect/Result"
 import type { HandOverWaiter } from "../GroupCommit.ts"
 import * as LogMetrics from "../LogMetrics.ts"
 import type { ControlSurface, ParallelWalMode } from "../ParallelWalControl.ts"
 import { LaneFull } from "../ParallelWalErrors.ts"
+import type { FallbackReason } from "../ParallelWalTrace.ts"
 import * as Format from "../SegmentFormat.ts"
 import type { Batch } from "./epochLog.ts"
 import type { Fallback } from "./fallback.ts"
 import type { LaneBatch, Placed } from "./laneMemory.ts"
 import type { Lanes, TakenEpoch } from "./lanes.ts"
+import type { ShadowVerdict } from "./laneStager.ts"
+import type { LaterLog } from "./laterLog.ts"
 import { compare, encodeConservatively, isSampled } from "./shadowCompare.ts"
 
 const noImage = new Uint8Array(0)
@@ -102,7 +104,7 @@ export class BatchInEpoch implements LaneBatch {
 /** What is written for an epoch, and what is certified about it. */
 export interface EpochImage {
   readonly buffers: ReadonlyArray<Uint8Array>
-  /** CRC-32C of all of them. */
+  /** What the certificate keeps of them: `SegmentFormat.certifiedChecksum`. */
   readonly crc: number
   /** By record: its page, and where its image starts in the file. */
   readonly pages: ReadonlyArray<PageNumber>
@@ -111,11 +113,14 @@ export interface EpochImage {
   readonly pageSetSize: number
   readonly laneRecords: ReadonlyArray<number>
   readonly isFallback: boolean
+  /** The batches that went both ways, and what comparing them has shown. */
+  readonly compared: ReadonlyArray<{ readonly batch: BatchInEpoch; readonly verdict: ShadowVerdict }>
 }
 
 export class EpochEncoder {
   control: ControlSurface
   readonly fallback: Fallback
+  private readonly laterLog: LaterLog
   private readonly pageSize: number
   private readonly context: Context.Context<never>
   private stored = 0
@@ -123,11 +128,13 @@ export class EpochEncoder {
   constructor(options: {
     readonly control: ControlSurface
     readonly fallback: Fallback
+    readonly laterLog: LaterLog
     readonly pageSize: number
     readonly context: Context.Context<never>
   }) {
     this.control = options.control
     this.fallback = options.fallback
+    this.laterLog = options.laterLog
     this.pageSize = options.pageSize
     this.context = options.context
   }
@@ -135,6 +142,24 @@ export class EpochEncoder {
   /** The mode in which batches are stored now. */
   get mode(): ParallelWalMode {
     return this.fallback.modeOf(this.control.mode)
+  }
+
+  /** Works conservatively from now on, until the reason is gone (PW-31). */
+  fallBack(reason: FallbackReason): void {
+    if (!this.fallback.enter(reason)) return
+    this.noteFallback()
+    this.laterLog.warn(`the parallel WAL works conservatively: ${reason}`)
+  }
+
+  /** Ends every fallback but that of an overflow. */
+  resume(): void {
+    const cleared = this.fallback.resume()
+    this.noteFallback()
+    if (cleared.length > 0) this.laterLog.warn(`the parallel WAL was told to resume after ${cleared.join(", ")}`)
+  }
+
+  private noteFallback(): void {
+    LogMetrics.fallbackActive.updateUnsafe(this.fallback.active ? 1 : 0, this.context)
   }
 
   /** The lane that a writer's batch goes to now: there is only one in conservative mode. */
@@ -152,7 +177,7 @@ export class EpochEncoder {
       isSampled: isSampled(mode, ordinal, this.control.shadowComparePerMille)
     })
     const outcome = lanes.append(entry.lane, entry)
-    if (lanes.isLatched) this.fallback.enter("lane_overflow")
+    if (lanes.isLatched) this.fallBack("lane_overflow")
     if (outcome instanceof LaneFull) return outcome
     if (outcome === "overflowed") LogMetrics.overflowedBatches.updateUnsafe(1, this.context)
     this.stored = ordinal
@@ -162,7 +187,9 @@ export class EpochEncoder {
   /** What is to be written for a closed epoch. */
   gather(taken: TakenEpoch<BatchInEpoch>): EpochImage {
     const header = Format.encodeHeader(taken.epoch, taken.frames)
-    const isParallel = this.agrees(taken) && !taken.batches.some(({ payload: { batch } }) => batch.isConservative)
+    const compared = this.compareSampled(taken)
+    const isParallel = compared.every(({ verdict }) => verdict === "clean") &&
+      !taken.batches.some(({ payload: { batch } }) => batch.isConservative)
     const buffers = isParallel
       ? [header, ...taken.buffers]
       : [encodeConservatively(taken.epoch, taken.batches.flatMap(({ payload }) => recordsOf(payload)))]
@@ -173,22 +200,21 @@ export class EpochEncoder {
     for (let record = 0; record < taken.frames; record++) {
       offsets[record] = Format.afterImageOffset(Format.segmentHeaderBytes + record * recordBytes, 0, true)
     }
-    let crc = 0
-    for (const buffer of buffers) crc = crc32c(buffer, crc)
     return {
       buffers,
-      crc,
+      crc: Format.certifiedChecksum(buffers),
       pages,
       offsets,
       pageSetSize: new Set(pages).size,
       laneRecords: lanesInUse(taken.laneFrames),
-      isFallback: this.fallback.active
+      isFallback: this.fallback.active,
+      compared
     }
   }
 
   /** Compares the batches that were sampled (PW-30). */
-  private agrees({ batches, epoch }: TakenEpoch<BatchInEpoch>): boolean {
-    let agrees = true
+  private compareSampled({ batches, epoch }: TakenEpoch<BatchInEpoch>): EpochImage["compared"] {
+    const compared: Array<EpochImage["compared"][number]> = []
     for (const staged of batches) {
       const { batch, memory, offset } = staged.payload
       if (batch.records === undefined || batch.isConservative) continue
@@ -197,16 +223,18 @@ export class EpochEncoder {
         memory.subarray(offset, offset + batch.encodedBytes)
       ]
       LogMetrics.shadowCompares.updateUnsafe(1, this.context)
-      if (compare(written, batch.records, epoch) === "clean") {
-        staged.shadow = "clean"
-        continue
-      }
-      staged.shadow = "diverged"
+      const found = compare(written, batch.records, epoch)
+      staged.shadow = found === "clean" ? "clean" : "diverged"
+      compared.push({ batch, verdict: staged.shadow })
+      if (found === "clean") continue
       LogMetrics.shadowDifferences.updateUnsafe(1, this.context)
-      this.fallback.enter("publication_mismatch")
-      agrees = false
+      this.fallBack("publication_mismatch")
+      this.laterLog.error(
+        `commit ${batch.seq} was encoded in two ways that differ, and is written the conservative way`,
+        found.difference
+      )
     }
-    return agrees
+    return compared
   }
 
   /** An epoch was certified and published, and its memory released. */
@@ -214,7 +242,7 @@ export class EpochEncoder {
     const { fallback } = this
     fallback.noteCleanCertificate()
     if (!lanes.isLatched && lanes.overflowedBytes === 0) fallback.noteDrained()
-    LogMetrics.fallbackActive.updateUnsafe(fallback.active ? 1 : 0, this.context)
+    this.noteFallback()
   }
 }
 

@@ -1,6 +1,5 @@
 /** Databases with a parallel log as files, made by the encoders of this package. */
 import { assert } from "@effect/vitest"
-import { crc32c } from "@tidemark/platform/Checksum"
 import { MemoryDisk } from "@tidemark/platform/MemoryDisk"
 import * as MemoryVfs from "@tidemark/platform/MemoryVfs"
 import { Vfs } from "@tidemark/platform/Vfs"
@@ -14,7 +13,7 @@ import {
   type ParallelExamination,
   type ParallelStartUpOptions
 } from "../../src/ParallelStartUp.ts"
-import { encode, segmentPath, type SegmentRecord } from "../../src/SegmentFormat.ts"
+import { certifiedChecksum, encode, segmentPath, type SegmentRecord } from "../../src/SegmentFormat.ts"
 import type { StartUpRefusal } from "../../src/StartUpErrors.ts"
 import { certificateLog, seq, walEpoch } from "./certificates.ts"
 import { recordOf } from "./segmentBytes.ts"
@@ -71,7 +70,7 @@ export const certify = (
   segmentEpoch: walEpoch(interval.epoch),
   databasePages: interval.databasePages ?? 4,
   pageSetSize: new Set(records.map(({ page }) => page)).size,
-  segmentCrc: crc32c(segmentBytes(interval.epoch, records)),
+  segmentCrc: certifiedChecksum([segmentBytes(interval.epoch, records)]),
   // In two lanes, so that it is the sum that counts.
   laneRecords: [1, records.length - 1],
   ...changes
