@@ -54,7 +54,12 @@ describe("ParallelWalControl", () => {
     }))
 
   it("PW trims the mode and ignores its case", () => {
-    const modeOf = (value: string) => parseControl((name) => name === names.mode ? value : undefined).control.mode
+    const modeOf = (value: string) => {
+      const { control, warnings } = parseControl((name) => name === names.mode ? value : undefined)
+      // An unknown name would be conservative too, but not without a warning.
+      assert.deepStrictEqual(warnings, [], value)
+      return control.mode
+    }
     for (const value of ["auto", " AUTO ", "\tAuto\n"]) assert.strictEqual(modeOf(value), "auto", value)
     for (const value of ["conservative", "Serialized", " SINGLE_LANE"]) {
       assert.strictEqual(modeOf(value), "conservative", value)

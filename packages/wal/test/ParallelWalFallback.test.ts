@@ -85,6 +85,15 @@ describe("Fallback", () => {
     assert.isTrue(fallback.noteCleanCertificate())
   })
 
+  it("PW-31 a certificate does not end the fallback while another reason holds", () => {
+    const fallback = new Fallback()
+    fallback.enter("lane_overflow")
+    fallback.enter("operator_forced")
+    fallback.noteDrained()
+    assert.isFalse(fallback.noteCleanCertificate())
+    assert.deepStrictEqual(fallback.reasons, ["operator_forced"])
+  })
+
   it("PW-31 behaves as a set of reasons and the state of the overflow", () => {
     const step = fc.oneof(
       fc.constantFrom(...fallbackReasons).map((reason) => ({ kind: "enter" as const, reason })),

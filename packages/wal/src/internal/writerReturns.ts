@@ -12,10 +12,8 @@
  *    of writers.
  * 2. An arrival that no cohort can have sent is a new writer, and teaches nothing.
  * 3. Writers that never come back need no special care: they make the chances at old ages go to zero.
- * 4. An age that nobody was seen at is taken to be like the one before: that is found out to be wrong as soon as it is
- *    tried, while an age that is never waited for would stay unknown for ever.
- * 5. Old knowledge fades: both sums are halved whenever `memory` arrivals have been seen.
- * 6. Memory and time are bounded: `maxCohorts` cohorts, `ageClasses` classes of age.
+ * 4. Old knowledge fades: both sums are halved whenever `memory` arrivals have been seen.
+ * 5. Memory and time are bounded: `maxCohorts` cohorts, `ageClasses` classes of age.
  */
 
 /** Ages below this are one class; above, a class reaches from one power of the square root of 2 to the next. */
@@ -126,7 +124,7 @@ export class WriterReturns {
       const stepMicros = Math.min(step, horizonMicros - afterMicros)
       let left = 0
       for (const [index, { wokenAt }] of this.cohorts.entries()) {
-        const age = nowMicros - wokenAt + afterMicros
+        const age = Math.max(0, nowMicros - wokenAt) + afterMicros
         const writers = (stillAway[index] ?? 0) * this.chanceToStay(age, age + stepMicros)
         stillAway[index] = writers
         left += writers
@@ -139,14 +137,8 @@ export class WriterReturns {
 
   /** The chance of somebody who enters a class to come back before its end. */
   private chanceOf(ageClass: number): number {
-    for (let known = ageClass; known >= 0; known--) {
-      const entered = this.entered[known] ?? 0
-      if (entered > leastWriters) {
-        const chance = (this.returned[known] ?? 0) / entered
-        return Math.min(1, known === ageClass ? chance : chance * classWidth(ageClass) / classWidth(known))
-      }
-    }
-    return 0
+    const entered = this.entered[ageClass] ?? 0
+    return entered > leastWriters ? Math.min(1, (this.returned[ageClass] ?? 0) / entered) : 0
   }
 
   /** The chance of somebody of the first age to be away still at the second. */
@@ -200,7 +192,7 @@ export class WriterReturns {
   /** Gives each cohort its share of the arrivals, and answers how many found a cohort. */
   private share(arrivals: number, atMicros: number): number {
     const weightOf = ({ wokenAt, writers }: Cohort) => {
-      const age = atMicros - wokenAt
+      const age = Math.max(0, atMicros - wokenAt)
       return writers * (this.rateAt(age) + unseenRate / (1 + age / 1000))
     }
     const weights = this.cohorts.map(weightOf)
