@@ -126,7 +126,10 @@ const names = {
   "sqlite-wal": "SQLite WAL",
   "sqlite-database": "SQLite database",
   "wal-base": "WAL base",
+  "checkpoint-mark": "checkpoint mark",
   "coordinator-lease": "coordinator lease",
+  "parallel-segment": "parallel segment",
+  "certificate-log": "certificate log",
   "append-log-segment": "append log segment",
   "append-log": "append log",
   "empty": "empty file",
@@ -146,14 +149,17 @@ const spaced = (name: string): string =>
   name.replace(
     /([a-z])([A-Z0-9])/g,
     (_, end: string, start: string) => /\d/.test(start) ? `${end} ${start}` : `${end} ${start.toLowerCase()}`
-  ).replace(/\blsn\b/, "LSN")
+  ).replace(/\blsn\b/, "LSN").replace(/\bcrc 32c\b/, "CRC-32C")
 
 const capitalised = (name: string): string => name.replace(/^./, (first) => first.toUpperCase())
+
+// `Array.isArray` alone does not narrow arrays that are read-only.
+const isNumbers = (value: object): value is ReadonlyArray<number> => Array.isArray(value)
 
 const shown = (name: string, value: FieldValue): string => {
   switch (typeof value) {
     case "number":
-      return /^salt|^checksum|Salt/.test(name) ? `0x${value.toString(16).padStart(8, "0")}` : count(value)
+      return /^salt|^checksum|Salt|[cC]rc32c$/.test(name) ? `0x${value.toString(16).padStart(8, "0")}` : count(value)
     case "bigint":
       return count(value)
     case "boolean":
@@ -163,6 +169,8 @@ const shown = (name: string, value: FieldValue): string => {
     default:
       return value === null
         ? "-"
+        : isNumbers(value)
+        ? value.map(count).join(" + ")
         : Object.entries(value).map(([name, inner]) => `${spaced(name)} ${shown(name, inner)}`).join(", ")
   }
 }
@@ -176,7 +184,7 @@ export const inspectCommand = Command.make("inspect", {
     Argument.withDescription("The file to look at, or the directory of an append log")
   ),
   records: Flag.Boolean("records").pipe(
-    Flag.withDescription("List the records, too (of a SQLite WAL: its frames)"),
+    Flag.withDescription("List the records, too (of a SQLite WAL its frames, of a certificate log its certificates)"),
     Flag.withDefault(false)
   ),
   from: Flag.Int("from").pipe(

@@ -18,7 +18,10 @@ export type InspectedKind =
   | "sqlite-wal"
   | "sqlite-database"
   | "wal-base"
+  | "checkpoint-mark"
   | "coordinator-lease"
+  | "parallel-segment"
+  | "certificate-log"
   | "append-log-segment"
   | "append-log"
   | "empty"
@@ -49,7 +52,7 @@ export interface Problem {
 export interface Fields {
   readonly [name: string]: FieldValue
 }
-export type FieldValue = number | bigint | string | boolean | null | Fields
+export type FieldValue = number | bigint | string | boolean | null | ReadonlyArray<number> | Fields
 
 /**
  * One record of a file that consists of records.

@@ -7,15 +7,21 @@ import type { FormatIssue } from "@tidemark/core/BinaryFormat"
 import { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as AppendLogFormat from "@tidemark/wal/AppendLogFormat"
+import * as CertificateFormat from "@tidemark/wal/CertificateFormat"
+import * as CheckpointMarkFormat from "@tidemark/wal/CheckpointMarkFormat"
 import * as DatabaseHeaderFormat from "@tidemark/wal/DatabaseHeaderFormat"
 import * as LeaseFormat from "@tidemark/wal/LeaseFormat"
+import * as SegmentFormat from "@tidemark/wal/SegmentFormat"
 import * as SqliteWalFormat from "@tidemark/wal/SqliteWalFormat"
 import * as WalBaseFormat from "@tidemark/wal/WalBaseFormat"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
+import type { OperationFailed } from "../ExitCode.ts"
 import { inspectSegment } from "./appendLogInspection.ts"
+import { inspectCertificateLog } from "./certificateLogInspection.ts"
 import type { Inspection, OpenedFile } from "./Inspection.ts"
-import { inspectLease, inspectWalBase } from "./smallFileInspection.ts"
+import { inspectParallelSegment } from "./parallelSegmentInspection.ts"
+import { inspectCheckpointMark, inspectLease, inspectWalBase } from "./smallFileInspection.ts"
 import { inspectSqliteDatabase } from "./sqliteDatabaseInspection.ts"
 import { inspectSqliteWal } from "./sqliteWalInspection.ts"
 
@@ -24,7 +30,7 @@ interface Format {
   /** Bytes that its decoder wants. */
   readonly bytes: number
   readonly decode: (bytes: Uint8Array) => Result.Result<unknown, FormatIssue>
-  readonly inspect: (opened: OpenedFile) => Effect.Effect<Inspection, VfsError, Vfs>
+  readonly inspect: (opened: OpenedFile) => Effect.Effect<Inspection, VfsError | OperationFailed, Vfs>
 }
 
 const formats: ReadonlyArray<Format> = [
@@ -41,6 +47,24 @@ const formats: ReadonlyArray<Format> = [
     inspect: inspectSqliteDatabase
   },
   { name: "WAL base", bytes: WalBaseFormat.walBaseBytes, decode: WalBaseFormat.decode, inspect: inspectWalBase },
+  {
+    name: "checkpoint mark",
+    bytes: CheckpointMarkFormat.checkpointMarkBytes,
+    decode: CheckpointMarkFormat.decode,
+    inspect: inspectCheckpointMark
+  },
+  {
+    name: "parallel segment",
+    bytes: SegmentFormat.segmentHeaderBytes,
+    decode: SegmentFormat.decodeHeader,
+    inspect: inspectParallelSegment
+  },
+  {
+    name: "certificate log",
+    bytes: CertificateFormat.certificateLogHeaderBytes,
+    decode: CertificateFormat.decodeHeader,
+    inspect: inspectCertificateLog
+  },
   {
     name: "coordinator lease",
     bytes: LeaseFormat.leaseBytes,
@@ -75,7 +99,7 @@ const isOf = (format: Format, start: Uint8Array): boolean =>
  */
 export const inspectFile = Effect.fnUntraced(function*(
   opened: OpenedFile
-): Effect.fn.Return<Inspection, VfsError, Vfs> {
+): Effect.fn.Return<Inspection, VfsError | OperationFailed, Vfs> {
   const start = new Uint8Array(longestHeader)
   yield* opened.file.read(start, 0)
   const format = formats.find((candidate) => isOf(candidate, start))

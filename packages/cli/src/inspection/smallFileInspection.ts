@@ -1,11 +1,12 @@
 /**
- * The small files of Tidemark's own that are one header: the WAL base and the coordinator lease (sections 2.1 and 2.3
- * of `formats.md`).
+ * The small files of Tidemark's own that are one header: the WAL base, the checkpoint mark and the coordinator lease
+ * (sections 2.1 to 2.3 of `formats.md`).
  *
  * @since 0.1.0
  */
 import type { FormatIssue } from "@tidemark/core/BinaryFormat"
 import type { VfsError } from "@tidemark/platform/VfsError"
+import * as CheckpointMarkFormat from "@tidemark/wal/CheckpointMarkFormat"
 import * as LeaseFormat from "@tidemark/wal/LeaseFormat"
 import * as WalBaseFormat from "@tidemark/wal/WalBaseFormat"
 import * as Effect from "effect/Effect"
@@ -36,6 +37,29 @@ export const inspectWalBase = (opened: OpenedFile): Effect.Effect<Inspection, Vf
       meaning: sealed
         ? `no WAL is needed; the last commit has the sequence ${baseCommitSeq}`
         : `the first commit of the WAL with these salts has the sequence ${baseCommitSeq + 1n}`
+    })
+  })
+
+/**
+ * Looks at an open file as a checkpoint mark.
+ *
+ * @category inspection
+ * @since 0.1.0
+ */
+export const inspectCheckpointMark = (opened: OpenedFile): Effect.Effect<Inspection, VfsError> =>
+  inspectWhole(opened, {
+    kind: "checkpoint-mark",
+    bytes: CheckpointMarkFormat.checkpointMarkBytes,
+    decode: CheckpointMarkFormat.decode,
+    header: ({ certificateEpoch, databasePages, kind, segmentEpoch, through }) => ({
+      kind,
+      throughSequence: through,
+      throughSegmentEpoch: segmentEpoch,
+      throughCertificateEpoch: certificateEpoch,
+      databasePages
+    }),
+    summary: ({ kind, through }) => ({
+      meaning: `every commit of the ${kind} log up to sequence ${through} is in the database file`
     })
   })
 
