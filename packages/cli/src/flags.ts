@@ -70,3 +70,28 @@ export const writers = Flag.Int("writers").pipe(
   ),
   Flag.withDefault(64)
 )
+
+/**
+ * `--trust-segments`.
+ *
+ * @category flags
+ * @since 0.1.0
+ */
+export const trustSegments = Flag.Boolean("trust-segments").pipe(
+  Flag.withDescription(
+    "Where the certificate log of a parallel log is missing: replay every segment, acknowledged or not, as for files "
+      + "of FrankenSQLite"
+  ),
+  Flag.withDefault(false)
+)
+
+/**
+ * `--discard-segments`.
+ *
+ * @category flags
+ * @since 0.1.0
+ */
+export const discardSegments = Flag.Boolean("discard-segments").pipe(
+  Flag.withDescription("Where the certificate log of a parallel log is missing: go on without its segments"),
+  Flag.withDefault(false)
+)

@@ -10,11 +10,12 @@ import { walPath } from "@tidemark/wal/SqliteWalFormat"
 import type { DatabaseExamination } from "@tidemark/wal/StartUp"
 import * as Command from "effect/cli/Command"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
 import { isDirectory } from "../appendLog/logDirectory.ts"
 import { recoverLog } from "../appendLog/recoverLog.ts"
 import { ExitCode, WrongUsage } from "../ExitCode.ts"
-import { acceptLoss, databaseOrLog, json } from "../flags.ts"
+import { acceptLoss, databaseOrLog, discardSegments, json, trustSegments } from "../flags.ts"
+import { logUnder } from "../parallel/logUnder.ts"
+import { type RecoverFlags, recoverParallel } from "../parallel/recoverParallel.ts"
 import { withProgress } from "../Progress.ts"
 import { emit, type Report } from "../Report.ts"
 import { byteSize, count, counted, pairs } from "../Style.ts"
@@ -39,6 +40,7 @@ const reportOf = (startUp: DatabaseExamination, pagesApplied: number): Report =>
     exitCode: ExitCode.fine,
     json: {
       path: startUp.path,
+      log: "sqlite",
       case: startUp.case,
       cases: startUp.cases,
       tip: startUp.tip,
@@ -59,16 +61,29 @@ const reportOf = (startUp: DatabaseExamination, pagesApplied: number): Report =>
   }
 }
 
-const recoverDatabase = (database: string, acceptLoss: boolean) =>
-  Effect.provide(
-    recover,
-    SqliteWal.layer({ database, acceptLoss, autoCheckpointFrames: 0 }).pipe(Layer.provide(NodeVfs.layer))
-  )
+const recoverSqlite = (database: string, acceptLoss: boolean) =>
+  Effect.provide(recover, SqliteWal.layer({ database, acceptLoss, autoCheckpointFrames: 0 }))
 
-const recoverEither = Effect.fnUntraced(function*(path: string, acceptLoss: boolean) {
-  if (!(yield* isDirectory(path))) return yield* recoverDatabase(path, acceptLoss)
-  if (acceptLoss) {
-    return yield* new WrongUsage({ sentence: `--accept-loss is for databases, and ${path} is a directory` })
+/** Who says what is to be done about segments says which log it is. */
+const recoverDatabase = Effect.fnUntraced(function*(path: string, flags: RecoverFlags) {
+  const isParallel = flags.trustSegments || flags.discardSegments || (yield* logUnder(path)) === "parallel"
+  return yield* isParallel ? recoverParallel(path, flags) : recoverSqlite(path, flags.acceptLoss)
+})
+
+const recoverEither = Effect.fnUntraced(function*(path: string, flags: RecoverFlags) {
+  if (flags.trustSegments && flags.discardSegments) {
+    return yield* new WrongUsage({ sentence: "--trust-segments and --discard-segments say the opposite of each other" })
+  }
+  if (!(yield* isDirectory(path))) return yield* recoverDatabase(path, flags)
+  const given = flags.acceptLoss
+    ? "--accept-loss"
+    : flags.trustSegments
+    ? "--trust-segments"
+    : flags.discardSegments
+    ? "--discard-segments"
+    : undefined
+  if (given !== undefined) {
+    return yield* new WrongUsage({ sentence: `${given} is for databases, and ${path} is a directory` })
   }
   return yield* recoverLog(path)
 })
@@ -79,11 +94,11 @@ const recoverEither = Effect.fnUntraced(function*(path: string, acceptLoss: bool
  */
 export const recoverCommand = Command.make(
   "recover",
-  { path: databaseOrLog, acceptLoss, json },
-  ({ acceptLoss, json, path }) =>
+  { path: databaseOrLog, acceptLoss, trustSegments, discardSegments, json },
+  ({ json, path, ...flags }) =>
     emit(
       { json },
-      recoverEither(path, acceptLoss).pipe(Effect.provide(NodeVfs.layer), withProgress(() => `recovering ${path}`))
+      recoverEither(path, flags).pipe(Effect.provide(NodeVfs.layer), withProgress(() => `recovering ${path}`))
     )
 ).pipe(
   Command.withDescription(

@@ -35,5 +35,8 @@ export const heldByTidemark = heldBy("holdDatabase.ts")
 /** A process that has an append log open and writes it all the time, for as long as the scope is open. */
 export const heldByWriter = heldBy("writeLog.ts")
 
+/** A process that writes a database through a parallel log, and checkpoints it, all the time. */
+export const heldByParallelWriter = heldBy("writeParallel.ts")
+
 /** A process in which SQLite reads the database, in a transaction, for as long as the scope is open. */
 export const heldBySqlite = heldBy("holdWithSqlite.ts")
