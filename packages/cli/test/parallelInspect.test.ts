@@ -291,6 +291,11 @@ describe("inspect of a certificate log", () => {
         ])
       )
 
+      // The same in a file that has not been filled ahead.
+      const ending = certificateLog.subarray(0, certificateLog.length - 200)
+      const full = yield* written(path, flipped(ending, offsetOfCertificate(1) + 20), "--records", "--from", "2")
+      assert.deepStrictEqual(objectsIn(full, "records").map(({ commitSequenceLow }) => commitSequenceLow), ["7", "10"])
+
       const gap = yield* written(path, logOf(certificates.filter((_, index) => index !== 1)), "--records")
       assert.deepInclude(objectsIn(gap, "problems")[0], { offset: offsetOfCertificate(1) + 16, severity: "corrupt" })
       assert.match(String(objectsIn(gap, "problems")[0]?.["what"]), /does not follow .* low is 7, expected 4/)
