@@ -20,16 +20,21 @@ import type * as Scope from "effect/Scope"
 import { directoryOf } from "../AtomicFile.ts"
 import type { Certificate } from "../CertificateFormat.ts"
 import { type CertificateLog, openCertificateLog } from "../CertificateLog.ts"
+import { writeCheckpointMark } from "../CheckpointMarkFormat.ts"
 import type { Published } from "../CommitLog.ts"
 import { isTidemarkLog } from "../DatabaseHeaderFormat.ts"
 import { lockDatabase, lockSharedMemory } from "../DatabaseLock.ts"
+import type { DatabaseTruncated } from "../LogErrors.ts"
 import { examineParallel, type ParallelExamination } from "../ParallelStartUp.ts"
 import type { OpenParallelError, ParallelWalOptions } from "../ParallelWal.ts"
 import { examineDatabase } from "../StartUp.ts"
 import { sideDirectory } from "../WalBaseFormat.ts"
+import { CopyBuffer } from "./checkpoint.ts"
 import { markDatabase } from "./databaseMark.ts"
 import { holdsNoDatabase, openDatabaseFile, refuse, writeFirstPage } from "./openDatabase.ts"
+import { copySegments, type SegmentCopy } from "./parallelCopy.ts"
 import { ParallelIndex } from "./parallelIndex.ts"
+import { rewrite } from "./rewrite.ts"
 
 /** @internal */
 export interface OpenedParallel {
@@ -78,17 +83,22 @@ export const openParallel = Effect.fnUntraced(function*(
     examination = yield* examine
     yield* refuse(examination, false)
   }
-  for (const path of [...examination.sweepable, ...examination.removable]) yield* vfs.remove(path)
+  // Before anything is removed: the mark that says that it is not needed may be in the page cache only.
   yield* makeDurable(vfs, database, databaseFile, examination)
-  const { pageSize } = examination
+  for (const path of [...examination.sweepable, ...examination.removable]) yield* vfs.remove(path)
+  const { databaseHeader, live, pageSize } = examination
   invariant(pageSize !== undefined, "a database that was not refused has a page size")
+  const isMarked = databaseHeader !== undefined && isTidemarkLog(databaseHeader)
+  if (!isMarked && live.length > 0) yield* markDatabase(databaseFile, 3)
+  const recovered = examination.certificates === undefined && live.length > 0
+    ? yield* settleTrusted({ vfs, databaseFile, pageSize, database }, examination)
+    : recoverState(examination)
   const certificates = yield* openCertificateLog(vfs, {
     database,
     policy: options.syncPolicy ?? "full",
     scan: examination.certificates,
-    through: examination.base
+    through: recovered.through
   })
-  const recovered = recoverState(examination)
   const aborted = yield* abortUncertified(databaseFile, certificates, examination, recovered)
   return {
     databaseFile,
@@ -100,21 +110,22 @@ export const openParallel = Effect.fnUntraced(function*(
     epoch: firstEpoch(examination),
     certificateEpoch: aborted?.certificateEpoch ?? recovered.certificateEpoch,
     segmentEpoch: recovered.segmentEpoch,
-    isMarked: aborted !== undefined ||
-      (examination.databaseHeader !== undefined && isTidemarkLog(examination.databaseHeader))
+    isMarked: isMarked || live.length > 0 || aborted !== undefined
   }
 })
 
 /**
  * What recovery goes on from is durable, contents and names: a process that was killed has left it to the page cache. A
- * certified segment was synced before its certificate, except by the policy `off`.
+ * certified segment was synced before its certificate, except by the policy `off`. Page 1 is written once more, because
+ * after a failed sync its version bytes may be on the disk as they were before (`rewrite.ts`).
  */
 const makeDurable = Effect.fnUntraced(function*(
   vfs: Vfs["Service"],
   database: string,
   databaseFile: VfsFile,
-  { live }: ParallelExamination
+  { databaseFileBytes, live, pageSize }: ParallelExamination
 ): Effect.fn.Return<void, VfsError> {
+  yield* rewrite(databaseFile, 0, Math.min(pageSize ?? 0, databaseFileBytes))
   yield* databaseFile.syncFull
   for (const { path } of live) {
     yield* Effect.scoped(Effect.flatMap(vfs.open(path, { access: "readWrite" }), (file) => file.syncFull))
@@ -132,11 +143,15 @@ const epoch0 = 0n as WalEpoch // the epoch of a log that has none yet
 
 interface Recovered {
   readonly index: ParallelIndex
+  /** The last commit that needs no certificate. */
+  readonly through: CommitSeq
   readonly certificateEpoch: bigint
   readonly segmentEpoch: WalEpoch
 }
 
-const recoverState = ({ certificates, lastCertificateEpoch, live, mark }: ParallelExamination): Recovered => {
+const recoverState = (
+  { base, certificates, lastCertificateEpoch, live, mark }: ParallelExamination
+): Recovered => {
   const index = new ParallelIndex()
   const certified = new Map<bigint, Certificate>()
   for (const { certificate } of certificates?.certificates ?? []) {
@@ -159,10 +174,42 @@ const recoverState = ({ certificates, lastCertificateEpoch, live, mark }: Parall
   }
   return {
     index,
+    through: base,
     certificateEpoch: lastCertificateEpoch,
     segmentEpoch: certificates?.certificates.at(-1)?.certificate.segmentEpoch ?? mark?.segmentEpoch ?? epoch0
   }
 }
+
+/**
+ * Segments that were trusted (RC-11) are brought into the database file, and the mark says so, before there is a
+ * certificate log: beside one they would count as never acknowledged from the next start on.
+ */
+const settleTrusted = Effect.fnUntraced(function*(
+  copy: Omit<SegmentCopy, "buffer" | "index"> & { readonly database: string },
+  examination: ParallelExamination
+): Effect.fn.Return<Recovered, VfsError | DatabaseTruncated> {
+  const { database, vfs } = copy
+  const { databasePages, highestEpoch, lastCertificateEpoch, tip } = examination
+  const { index } = recoverState(examination)
+  const { segments } = index
+  const last = segments.at(-1)
+  invariant(last !== undefined && highestEpoch !== undefined, "what is trusted are segments")
+  yield* copySegments({ ...copy, index, buffer: new CopyBuffer() }, segments, last)
+  yield* writeCheckpointMark(vfs, database, {
+    kind: "parallel",
+    through: tip,
+    segmentEpoch: highestEpoch,
+    certificateEpoch: lastCertificateEpoch,
+    databasePages
+  })
+  for (const { path } of segments) yield* vfs.remove(path)
+  return {
+    index: new ParallelIndex(),
+    through: tip,
+    certificateEpoch: lastCertificateEpoch,
+    segmentEpoch: highestEpoch
+  }
+})
 
 /** Invariant 3. Nobody was ever told of these commits. */
 const abortUncertified = Effect.fnUntraced(function*(

@@ -14,24 +14,25 @@
  * Page 1 goes into the file with the version bytes 3 as long as the log may hold anything newer.
  */
 import { invariant } from "@tidemark/core/Invariant"
-import type { CommitSeq, PageNumber, PageSize, WalEpoch } from "@tidemark/core/Scalars"
+import type { PageSize, WalEpoch } from "@tidemark/core/Scalars"
 import type { Vfs, VfsFile } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Semaphore from "effect/Semaphore"
 import type { CertificateLog } from "../CertificateLog.ts"
-import { writeCheckpointMark } from "../CheckpointMarkFormat.ts"
-import { hasMagic, setVersions } from "../DatabaseHeaderFormat.ts"
+import { type CheckpointMark, checkpointMarkPath, writeCheckpointMark } from "../CheckpointMarkFormat.ts"
 import type { LogEnded } from "../GroupCommit.ts"
-import { CheckpointFailed, DatabaseTruncated } from "../LogErrors.ts"
+import { CheckpointFailed, type DatabaseTruncated } from "../LogErrors.ts"
 import type { CheckpointMode, CheckpointReport } from "../SqliteWal.ts"
-import { adjacentRuns, CopyBuffer, maxGroupBytes } from "./checkpoint.ts"
+import { CopyBuffer } from "./checkpoint.ts"
 import { markDatabase } from "./databaseMark.ts"
 import type { EpochLog } from "./epochLog.ts"
-import type { PageVersion, SegmentInLog } from "./parallelIndex.ts"
+import { copySegments, type SegmentCopy } from "./parallelCopy.ts"
+import type { SegmentInLog } from "./parallelIndex.ts"
 import type { ParallelReaders } from "./parallelReaders.ts"
 
 export interface ParallelCheckpointOptions {
@@ -52,14 +53,18 @@ export class ParallelCheckpoint {
   private readonly options: ParallelCheckpointOptions
   // One at a time: only a checkpoint drops segments, so while one copies the index keeps what it had.
   private readonly oneAtATime = Semaphore.makeUnsafe(1)
-  private readonly buffer = new CopyBuffer()
   private failure: CheckpointFailed | undefined
-  /** Segments whose removal failed; they are at or below the mark, so they do no harm. */
-  private leftOver: Array<string>
+  /** Files that count for nothing any more and are not removed yet. */
+  private readonly leftOver: Set<string>
+  /** Completes when the log is closed, for whoever waits for readers. */
+  private readonly closing = Deferred.makeUnsafe<void>()
+  private readonly segmentCopy: SegmentCopy
 
   constructor(options: ParallelCheckpointOptions) {
     this.options = options
-    this.leftOver = Array.from(options.removable)
+    this.leftOver = new Set(options.removable)
+    const { databaseFile, log, pageSize, vfs } = options
+    this.segmentCopy = { vfs, databaseFile, pageSize, index: log.options.index, buffer: new CopyBuffer() }
   }
 
   run(mode: CheckpointMode, busyTimeout: Duration.Input): Effect.Effect<CheckpointReport, CheckpointFailed | LogEnded> {
@@ -76,7 +81,7 @@ export class ParallelCheckpoint {
 
   /** One round in the background. */
   readonly automatic: Effect.Effect<void, CheckpointFailed | LogEnded> = Effect.suspend(() => {
-    const { certificates, log, maxCertificateBytes } = this.options
+    const { certificates, maxCertificateBytes } = this.options
     return Effect.andThen(
       this.copy,
       Effect.suspend(() =>
@@ -84,17 +89,27 @@ export class ParallelCheckpoint {
           ? Effect.void
           : this.whileQuiet(Effect.suspend(() =>
             this.canBeEmptied
-              ? Effect.andThen(this.copy, this.emptied(log.published.commitSeq))
+              ? Effect.andThen(this.copy, this.emptied)
               : Effect.void
           ))
       )
     )
   }).pipe((round) => this.oneAtATime.withPermit(round))
 
-  /** At the end of a log that is closed and drained: the database stands alone when nobody reads. */
-  readonly last: Effect.Effect<void, CheckpointFailed | LogEnded> = Effect.suspend(() =>
-    this.canBeEmptied ? Effect.andThen(this.copy, this.standAlone) : Effect.void
-  ).pipe((checkpoint) => this.oneAtATime.withPermit(checkpoint))
+  /**
+   * After the log was closed, and before its files are: what waits for readers ends, what copies finishes. With `isLast`
+   * the database stands alone afterwards, unless somebody still reads, or a certificate may be there that was never
+   * published.
+   */
+  close(isLast: boolean): Effect.Effect<void> {
+    const last = Effect.suspend(() =>
+      isLast && !this.options.log.isPoisoned && this.canBeEmptied ? Effect.andThen(this.copy, this.standAlone) : Effect.void
+    )
+    return Deferred.succeed(this.closing, undefined).pipe(
+      Effect.andThen(this.oneAtATime.withPermit(last)),
+      Effect.catch((error) => Effect.logWarning("the last checkpoint failed; every commit is safe in the log", error))
+    )
+  }
 
   /**
    * At the start, when a certified segment is lost and only what stands before it was kept (RC-08): everything above goes
@@ -106,7 +121,7 @@ export class ParallelCheckpoint {
     return Effect.gen({ self: this }, function*() {
       const segments = Array.from(log.options.index.segments)
       const last = segments.at(-1)
-      if (last !== undefined) yield* this.copySegments(segments, last)
+      if (last !== undefined) yield* copySegments(this.segmentCopy, segments, last)
       yield* writeCheckpointMark(vfs, database, {
         kind: "parallel",
         through: commitSeq,
@@ -141,19 +156,27 @@ export class ParallelCheckpoint {
       return yield* this.whileQuiet(Effect.gen({ self: this }, function*() {
         const isFree = yield* readers.registry.awaitAtLeast(log.published.commitSeq).pipe(
           Effect.timeoutOption(busyTimeout),
-          Effect.map(Option.isSome)
+          Effect.map(Option.isSome),
+          Effect.raceFirst(Effect.andThen(Deferred.await(this.closing), this.orEnded))
         )
         const framesBefore = early + index.records
         const framesCopied = early + (yield* this.copy)
         if (isFree && mode === "full") yield* this.standAlone
         if (isFree && mode !== "full") {
           yield* this.standAlone
-          yield* this.emptied(log.published.commitSeq)
+          yield* this.emptied
         }
         return { mode, framesBefore, framesCopied, blocked: !isFree }
       }))
     })
   }
+
+  /** For whoever waited while the log was closed. */
+  private readonly orEnded: Effect.Effect<never, LogEnded> = Effect.suspend(() => {
+    const ended = this.options.log.ended()
+    invariant(ended !== undefined, "only a log that has ended is closed")
+    return Effect.fail(ended)
+  })
 
   /** Nobody reads what the log alone has. */
   private get canBeEmptied(): boolean {
@@ -190,8 +213,14 @@ export class ParallelCheckpoint {
     const count = index.segments.findIndex(({ high }) => high > bound)
     const segments = index.segments.slice(0, count < 0 ? index.segments.length : count)
     const last = segments.at(-1)
-    if (last === undefined) return Effect.succeed(0)
-    return this.orFailForGood(Effect.andThen(this.copySegments(segments, last), this.writeMark(last))).pipe(
+    if (last === undefined) return Effect.as(this.remove([]), 0)
+    return this.orFailForGood(copySegments(this.segmentCopy, segments, last)).pipe(
+      Effect.andThen(this.mark({
+        through: last.high,
+        segmentEpoch: last.epoch,
+        certificateEpoch: last.certificateEpoch,
+        databasePages: last.databasePages
+      })),
       Effect.andThen(Effect.sync(() => {
         const records = index.records
         readers.drop(segments.length)
@@ -201,88 +230,26 @@ export class ParallelCheckpoint {
     )
   })
 
-  private copySegments(segments: ReadonlyArray<SegmentInLog>, last: SegmentInLog) {
-    const { databaseFile, log, pageSize } = this.options
-    return Effect.gen({ self: this }, function*() {
-      for (const [segment, versions] of log.options.index.newestOf(segments, last.high)) {
-        yield* this.copySegment(segment, versions, last.databasePages)
-      }
-      if ((yield* databaseFile.size) !== last.databasePages * pageSize) {
-        yield* databaseFile.truncate(last.databasePages * pageSize)
-      }
-      // Not `syncData`: an attempt that was interrupted may have cut the file off without having synced that.
-      yield* databaseFile.syncFull
-    })
-  }
-
-  /** A segment is read from the first to the last image that is wanted, a few megabytes at a time. */
-  private copySegment(
-    segment: SegmentInLog,
-    versions: ReadonlyMap<PageNumber, PageVersion>,
-    databasePages: number
-  ): Effect.Effect<void, VfsError | DatabaseTruncated> {
-    const { pageSize, vfs } = this.options
-    const wanted = Array.from(versions, ([page, { offset }]) => ({ page, offset }))
-      .filter(({ page }) => page <= databasePages)
-      .sort((a, b) => a.offset - b.offset)
-    return Effect.scoped(Effect.gen({ self: this }, function*() {
-      const file = yield* vfs.open(segment.path, { access: "read" })
-      for (let at = 0; at < wanted.length;) {
-        const start = wanted[at]?.offset ?? 0
-        let end = at
-        while ((wanted[end]?.offset ?? Infinity) + pageSize - start <= Math.max(maxGroupBytes, pageSize)) end++
-        const group = wanted.slice(at, end)
-        const bytes = this.buffer.take((group.at(-1)?.offset ?? start) + pageSize - start)
-        if ((yield* file.read(bytes, start)) < bytes.length) {
-          return yield* new DatabaseTruncated({ path: segment.path, page: group[0]?.page ?? page1, offset: start })
-        }
-        yield* this.writeGroup(group, bytes, start)
-        at = end
-      }
-    }))
-  }
-
-  private writeGroup(
-    group: ReadonlyArray<{ readonly page: PageNumber; readonly offset: number }>,
-    bytes: Uint8Array,
-    start: number
-  ): Effect.Effect<void, VfsError> {
-    const { databaseFile, pageSize } = this.options
-    const images = new Map<PageNumber, Uint8Array>()
-    for (const { offset, page } of group) {
-      const image = bytes.subarray(offset - start, offset - start + pageSize)
-      if (page === page1 && hasMagic(image)) setVersions(image, 3)
-      images.set(page, image)
-    }
-    const runs = adjacentRuns(Array.from(images.keys()).sort((a, b) => a - b))
-    return Effect.forEach(runs, (run) => {
-      const first = run[0]
-      invariant(first !== undefined, "a run has a page")
-      return databaseFile.write(run.flatMap((page) => images.get(page) ?? []), (first - 1) * pageSize)
-    }, { discard: true })
-  }
-
-  private writeMark({ certificateEpoch, databasePages, epoch, high }: SegmentInLog): Effect.Effect<void, VfsError> {
+  /** A mark that cannot be written leaves the one that was there: it can be tried again. */
+  private mark(mark: Omit<CheckpointMark, "kind">): Effect.Effect<void, CheckpointFailed> {
     const { database, vfs } = this.options
-    return writeCheckpointMark(vfs, database, {
-      kind: "parallel",
-      through: high,
-      segmentEpoch: epoch,
-      certificateEpoch,
-      databasePages
-    })
+    return Effect.mapError(
+      writeCheckpointMark(vfs, database, { kind: "parallel", ...mark }),
+      (cause) => new CheckpointFailed({ path: checkpointMarkPath(database), cause })
+    )
   }
 
   /** What cannot be removed now is tried again after the next copy, and removed by the next start. */
   private remove(segments: ReadonlyArray<SegmentInLog>): Effect.Effect<void> {
     const { vfs } = this.options
-    const paths = [...this.leftOver, ...segments.map(({ path }) => path)]
-    this.leftOver = []
-    return Effect.forEach(paths, (path) =>
-      Effect.catch(vfs.remove(path), (error) => {
-        if (error.code === "ENOENT") return Effect.void
-        this.leftOver.push(path)
-        return Effect.logWarning(`a segment that is in the database file could not be removed`, error)
+    for (const { path } of segments) this.leftOver.add(path)
+    return Effect.forEach(Array.from(this.leftOver), (path) =>
+      Effect.matchEffect(vfs.remove(path), {
+        onSuccess: () => Effect.sync(() => this.leftOver.delete(path)),
+        onFailure: (error) =>
+          error.code === "ENOENT"
+            ? Effect.sync(() => this.leftOver.delete(path))
+            : Effect.logWarning("a segment that is in the database file could not be removed", error)
       }), { discard: true })
   }
 
@@ -294,17 +261,31 @@ export class ParallelCheckpoint {
       "only a database with everything in it stands alone"
     )
     if (!log.isMarked) return Effect.void
-    return Effect.map(this.orFailForGood(markDatabase(databaseFile, 2)), () => log.unmark())
-  })
+    return this.orFailForGood(Effect.suspend(() => {
+      // Before it is tried: a failure leaves either of the two on the disk, and the next commit writes its own.
+      log.unmark()
+      return markDatabase(databaseFile, 2)
+    }))
+  }).pipe(Effect.uninterruptible)
 
   /** While quiet and everything is copied: the certificates are of no use any more. */
-  private emptied(through: CommitSeq): Effect.Effect<void, CheckpointFailed> {
+  private readonly emptied: Effect.Effect<void, CheckpointFailed> = Effect.suspend(() => {
     const { certificates, database, log } = this.options
-    return Effect.mapError(certificates.replace(through), (cause) => {
+    const { commitSeq, databasePages } = log.published
+    const last = certificates.last()
+    const emptied = Effect.mapError(certificates.replace(commitSeq), (cause) => {
       if (!certificates.isUsable()) log.poison(Cause.fail(cause))
       return new CheckpointFailed({ path: database, cause })
     })
-  }
+    // The certificate alone says that the sequences of an aborted interval are used up.
+    return last?.aborted !== true ? emptied : Effect.andThen(
+      this.mark({
+        through: commitSeq,
+        segmentEpoch: (log.epoch - 1n) as WalEpoch, // the last one that is closed
+        certificateEpoch: last.certificateEpoch,
+        databasePages
+      }),
+      emptied
+    )
+  })
 }
-
-const page1 = 1 as PageNumber // the first page of every database

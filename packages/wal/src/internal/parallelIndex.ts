@@ -70,14 +70,14 @@ export class ParallelIndex {
   /** The newest versions at `bound` of the pages of these segments, by segment. */
   newestOf(segments: ReadonlyArray<SegmentInLog>, bound: CommitSeq): Map<SegmentInLog, Map<PageNumber, PageVersion>> {
     const bySegment = new Map<SegmentInLog, Map<PageNumber, PageVersion>>()
-    for (const { pages } of segments) {
-      for (const page of pages) {
-        const version = this.find(page, bound)
-        invariant(version !== undefined, "a page of a segment in the log has a version in it")
-        const known = bySegment.get(version.segment)
-        if (known === undefined) bySegment.set(version.segment, new Map([[page, version]]))
-        else known.set(page, version)
-      }
+    const pages = new Set<PageNumber>()
+    for (const segment of segments) for (const page of segment.pages) pages.add(page)
+    for (const page of pages) {
+      const version = this.find(page, bound)
+      invariant(version !== undefined, "a page of a segment in the log has a version in it")
+      const known = bySegment.get(version.segment)
+      if (known === undefined) bySegment.set(version.segment, new Map([[page, version]]))
+      else known.set(page, version)
     }
     return bySegment
   }

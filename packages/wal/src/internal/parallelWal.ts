@@ -123,15 +123,7 @@ export const makeParallelWal = Effect.fnUntraced(function*(
     tip: log.published.commitSeq,
     pages: Array.from(index.newestVersions())
   }
-  yield* Effect.addFinalizer(() =>
-    Effect.andThen(
-      log.close,
-      options.checkpointOnClose === false || log.isPoisoned ? Effect.void : Effect.catch(
-        checkpoint.last,
-        (error) => Effect.logWarning("the last checkpoint failed; every commit is safe in the log", error)
-      )
-    )
-  )
+  yield* Effect.addFinalizer(() => Effect.andThen(log.close, checkpoint.close(options.checkpointOnClose !== false)))
   if (options.ticker !== false) yield* Effect.orDie(ticker.start)
   let attemptedAt = -index.records
   yield* forkAutoCheckpoint({
