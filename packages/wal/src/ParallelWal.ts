@@ -27,6 +27,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { CommitLog } from "./CommitLog.ts"
 import type { LogEnded } from "./GroupCommit.ts"
+import { parallelDefaults } from "./internal/parallelDefaults.ts"
 import { makeParallelWal } from "./internal/parallelWal.ts"
 import type { Busy, CheckpointFailed, DatabaseTruncated, LogLocked } from "./LogErrors.ts"
 import type { ParallelExamination } from "./ParallelStartUp.ts"
@@ -85,21 +86,7 @@ export interface ParallelWalOptions {
  * @category models
  * @since 0.1.0
  */
-export const defaults = {
-  epochInterval: Duration.millis(10),
-  slots: 128,
-  laneCapacityBytes: 4 * 1024 * 1024,
-  overflowPolicy: "overflow",
-  overflowLimitBytes: 8 * 1024 * 1024,
-  maxQueuedBytes: 64 * 1024 * 1024,
-  syncPolicy: "full",
-  autoCheckpointFrames: 1000,
-  /** An advance that waits for writers gives up after so many intervals (PW-10). */
-  advanceIntervals: 10,
-  /** The certificate log is replaced by an empty one when it is longer than this, bytes. */
-  maxCertificateBytes: 1024 * 1024,
-  busyTimeout: Duration.seconds(5)
-} as const
+export const defaults = parallelDefaults
 
 /**
  * Why a database could not be opened. Nothing was changed on the disk.

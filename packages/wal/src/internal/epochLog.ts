@@ -9,7 +9,8 @@
  *    there (PW-15): segments and certificates come in the order of epochs.
  * 3. Nothing is published before its certificate is durable, and nobody is woken before everything that he will look at
  *    is in place: waiters run inline and may hand over again.
- * 4. Poison is set before anybody is told. After it no file is touched.
+ * 4. Poison is set before anybody is told. After it no file is touched, and what was on its way is not published.
+ * 5. What somebody throws when he is told takes nobody else's answer; it poisons, and so does a defect in a cycle.
  */
 import { invariant } from "@tidemark/core/Invariant"
 import type { CommitSeq, LaneId, PageNumber, TxnToken, WalEpoch } from "@tidemark/core/Scalars"
@@ -23,17 +24,21 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Semaphore from "effect/Semaphore"
+import type * as Tracer from "effect/Tracer"
 import type { Certificate } from "../CertificateFormat.ts"
 import type { Published } from "../CommitLog.ts"
 import type { Admission, HandOverWaiter, LogEnded } from "../GroupCommit.ts"
 import { LogClosed, WalPoisoned } from "../LogErrors.ts"
 import * as LogMetrics from "../LogMetrics.ts"
 import { DurabilityTimeout, type LaneFull } from "../ParallelWalErrors.ts"
-import type { FallbackReason } from "../ParallelWalTrace.ts"
+import { annotate, type TraceFields } from "../ParallelWalTrace.ts"
 import { segmentPath } from "../SegmentFormat.ts"
 import type { BatchInEpoch, EpochEncoder, EpochImage } from "./epochEncoder.ts"
+import { EpochWaiters } from "./epochWaiters.ts"
 import { Fifo } from "./fifo.ts"
+import { flushSpan, traceIdOf } from "./flushTrace.ts"
 import type { Lanes } from "./lanes.ts"
+import type { LaterLog } from "./laterLog.ts"
 import type { ParallelIndex, SegmentInLog } from "./parallelIndex.ts"
 
 /** The files under the epochs. Called one at a time, uninterruptibly. */
@@ -61,12 +66,15 @@ export interface EpochLogOptions {
   readonly segmentEpoch: WalEpoch
   /** The header of the database says already that the newest commits are elsewhere. */
   readonly isMarked: boolean
+  /** The highest epoch that recovery found. */
+  readonly recoveryEpoch: WalEpoch | undefined
   /** Bytes handed over and not durable, above which writers wait in line. */
   readonly maxQueuedBytes: number
   readonly lanes: Lanes<BatchInEpoch>
   readonly index: ParallelIndex
   readonly encoder: EpochEncoder
   readonly files: EpochFiles
+  readonly laterLog: LaterLog
   readonly clock: Clock.Clock
   readonly context: Context.Context<never>
 }
@@ -87,6 +95,10 @@ interface SealedEpoch {
   readonly batches: ReadonlyArray<BatchInEpoch>
   readonly bytes: number
   readonly image: EpochImage
+  readonly closedAtNanos: bigint
+  readonly trace: TraceFields
+  /** From the first attempt on. */
+  span: Tracer.Span | undefined
   attempt: number
   /** Why the last attempt to write it failed. */
   cause: VfsError | undefined
@@ -101,7 +113,8 @@ export class EpochLog {
   recordsPublished = 0
   /** The header of the database says that the newest commits are elsewhere. */
   isMarked: boolean
-  durableEpoch: WalEpoch | undefined
+  /** The decision of the controller to close the open epoch, if it was one. */
+  decisionId: number | undefined
   /** Called when commits became durable. */
   onPublished: () => void = () => {}
   /** Called when an epoch is durable, before anybody is woken. */
@@ -118,12 +131,10 @@ export class EpochLog {
   private sealed: SealedEpoch | undefined
   private bytesInFlight = 0
   private quiescing = 0
-  private isClosed = false
+  private state: "open" | "closing" | "closed" = "open"
   private poisoned: WalPoisoned | undefined
   private readonly admissions = new Fifo<{ readonly admission: Admission; readonly fits: () => boolean }>()
-  private epochWaiters: Array<
-    { readonly epoch: WalEpoch; readonly resume: (exit: Exit.Exit<void, LogEnded>) => void }
-  > = []
+  private readonly epochWaiters = new EpochWaiters()
   private readonly oneCycle = Semaphore.makeUnsafe(1)
 
   constructor(options: EpochLogOptions) {
@@ -146,9 +157,13 @@ export class EpochLog {
     return this.nextSeq
   }
 
-  /** Batches wait in the open epoch. */
-  get hasBatches(): boolean {
-    return this.batches.length > 0
+  get durableEpoch(): WalEpoch | undefined {
+    return this.epochWaiters.durable
+  }
+
+  /** Batches that wait in the open epoch. */
+  get openBatches(): number {
+    return this.batches.length
   }
 
   /** Batches that are handed over and not durable. */
@@ -165,9 +180,14 @@ export class EpochLog {
     return this.poisoned !== undefined
   }
 
+  /** There will be no more cycles. */
+  get isOver(): boolean {
+    return this.poisoned !== undefined || this.state === "closed"
+  }
+
   ended(): LogEnded | undefined {
     if (this.poisoned !== undefined) return this.poisoned
-    return this.isClosed ? new LogClosed({ log: this.options.database }) : undefined
+    return this.state === "open" ? undefined : new LogClosed({ log: this.options.database })
   }
 
   // -------------------------------------------------------------------------------------------------------------------
@@ -206,15 +226,10 @@ export class EpochLog {
         next.admission.enter()
       } catch (defect) {
         this.poison(Cause.die(defect))
-        next.admission.refuse(this.ended() ?? new LogClosed({ log: this.options.database }))
-        return
+        // It is in no queue any more, so the poison has not told it.
+        return this.tell(() => next.admission.refuse(this.ended() ?? new LogClosed({ log: this.options.database })))
       }
     }
-  }
-
-  /** Works conservatively from now on, until the reason is gone (PW-31). */
-  fallBack(reason: FallbackReason): void {
-    this.options.encoder.fallback.enter(reason)
   }
 
   /** See {@link EpochEncoder.laneFor}. */
@@ -250,82 +265,116 @@ export class EpochLog {
 
   /**
    * Closes the open epoch and makes it durable; or tries again to write the one that could not be written. Answers
-   * whether the epoch that it worked on is durable: when it is not, the log is poisoned or the next cycle tries again.
+   * whether the epoch that it worked on is durable: when it is not, the log has ended or the next cycle tries again.
    */
-  readonly cycle: Effect.Effect<boolean> = Effect.suspend(() => {
-    if (this.poisoned !== undefined) return Effect.succeed(false)
-    const sealed = this.sealed ?? this.seal()
-    return sealed === undefined ? Effect.succeed(true) : this.flush(sealed)
-  }).pipe(
-    // A closing scope lets the cycle that it finds under way finish.
-    Effect.uninterruptible,
-    (cycle) => this.oneCycle.withPermit(cycle)
-  )
+  get cycle(): Effect.Effect<boolean> {
+    return Effect.map(this.cycleWhen(always), (isDurable) => isDurable === true)
+  }
+
+  /** The same, but closes nothing, and answers `undefined`, when the open epoch may not be closed at that moment. */
+  cycleWhen(mayClose: () => boolean): Effect.Effect<boolean | undefined> {
+    return Effect.suspend((): Effect.Effect<boolean | undefined> => {
+      if (this.isOver) return Effect.succeed(false)
+      if (this.sealed === undefined && !mayClose()) return Effect.succeed(undefined)
+      const sealed = this.sealed ?? this.seal()
+      return sealed === undefined ? Effect.succeed(true) : this.flush(sealed)
+    }).pipe(
+      Effect.catchCause((cause) =>
+        Effect.andThen(Effect.sync(() => this.poison(cause)), Effect.as(Effect.logError("a cycle died", cause), false))
+      ),
+      Effect.tap(() => this.options.laterLog.write),
+      // A closing scope lets the cycle that it finds under way finish.
+      Effect.uninterruptible,
+      (cycle) => this.oneCycle.withPermit(cycle)
+    )
+  }
 
   /** One synchronous step (invariant 1). An epoch without batches is durable at once (PW-12). */
   private seal(): SealedEpoch | undefined {
     const epoch = this.openEpoch
     this.openEpoch = (epoch + 1n) as WalEpoch // one more than an epoch is one: there are 2^64
-    if (this.batches.length === 0) {
+    const { batches } = this
+    const first = batches[0]
+    const last = batches.at(-1)
+    if (first === undefined || last === undefined) {
       LogMetrics.emptyEpochs.updateUnsafe(1, this.options.context)
-      this.markDurable(epoch)
+      this.epochWaiters.raise(epoch)
+      this.epochWaiters.takeDue()()
       return undefined
     }
-    const { encoder, lanes } = this.options
+    const { clock, database, encoder, lanes, recoveryEpoch } = this.options
     lanes.seal(epoch)
     const taken = lanes.takeSealed(epoch)
-    const sealed = {
+    const image = encoder.gather(taken)
+    const sealed: SealedEpoch = {
       epoch,
-      batches: this.batches,
+      batches,
       bytes: taken.bytes,
-      image: encoder.gather(taken),
+      image,
+      closedAtNanos: clock.currentTimeNanosUnsafe(),
+      trace: {
+        traceId: traceIdOf(database, epoch),
+        decisionId: this.decisionId,
+        mode: encoder.mode,
+        epoch,
+        interval: { low: first.seq, high: last.seq },
+        recoveryEpoch,
+        fallback: encoder.fallback.reason
+      },
+      span: undefined,
       attempt: 1,
       cause: undefined
     }
+    this.decisionId = undefined
     this.batches = []
     this.sealed = sealed
+    // The lanes are empty: who waited for room in one joins the next epoch.
+    this.admitWaiting()
     return sealed
   }
 
   private flush(sealed: SealedEpoch): Effect.Effect<boolean> {
-    const { clock, context, files } = this.options
-    return Effect.suspend(() => {
-      const startedAt = clock.currentTimeNanosUnsafe()
-      return files.writeSegment(sealed.epoch, sealed.attempt, sealed.image.buffers).pipe(
-        Effect.matchEffect({
-          onFailure: (cause) =>
-            Effect.suspend(() => {
-              sealed.attempt++
-              sealed.cause = cause
-              LogMetrics.segmentWriteFailures.updateUnsafe(1, context)
-              return Effect.as(
-                Effect.logWarning(`epoch ${sealed.epoch} could not be written and is tried again`, cause),
-                false
-              )
-            }),
-          onSuccess: () =>
-            Effect.suspend(() => files.certify(this.certificateOf(sealed))).pipe(
-              Effect.matchEffect({
-                onFailure: (cause) => Effect.sync(() => this.poison(Cause.fail(cause))).pipe(Effect.as(false)),
-                onSuccess: () =>
-                  Effect.sync(() => {
-                    const micros = Number(clock.currentTimeNanosUnsafe() - startedAt) / 1000
-                    this.publish(sealed, micros)
-                    return true
-                  })
-              })
-            )
-        })
-      )
-    }).pipe((flushed) =>
-      this.isMarked ? flushed : Effect.matchEffect(files.markDatabase, {
-        onFailure: (cause) => Effect.sync(() => this.poison(Cause.fail(cause))).pipe(Effect.as(false)),
-        onSuccess: () => {
-          this.isMarked = true
-          return flushed
-        }
-      })
-    )
+    const { image: { compared }, trace } = sealed
+    return Effect.gen({ self: this }, function*() {
+      sealed.span ??= yield* flushSpan(trace, compared, sealed.closedAtNanos)
+      yield* Effect.withParentSpan(Effect.gen({ self: this }, () => this.attempt(sealed)), sealed.span)
+      // What was noticed on the way belongs to this flush.
+      yield* this.options.laterLog.write
+      return this.sealed === undefined && this.poisoned === undefined
+    }).pipe(annotate(trace))
+  }
+
+  /** Goes on only while the log lives: somebody outside may poison it at any time (invariant 4). */
+  private *attempt(sealed: SealedEpoch): Effect.fn.Return<void> {
+    const { clock, files } = this.options
+    if (!this.isMarked) {
+      const marked = yield* Effect.exit(Effect.suspend(() => this.isOver ? Effect.void : files.markDatabase))
+      if (Exit.isFailure(marked)) return this.poison(marked.cause)
+      this.isMarked = true
+    }
+    if (this.isOver) return
+    const startedNanos = clock.monotonicTimeNanosUnsafe()
+    const written = yield* Effect.exit(files.writeSegment(sealed.epoch, sealed.attempt, sealed.image.buffers))
+    if (this.isOver) return
+    if (Exit.isFailure(written)) {
+      const failure = Cause.findErrorOption(written.cause)
+      return Option.isSome(failure) ? yield* this.noteFailure(sealed, failure.value) : this.poison(written.cause)
+    }
+    const certified = yield* Effect.exit(Effect.suspend(() => files.certify(this.certificateOf(sealed))))
+    if (Exit.isFailure(certified)) return this.poison(certified.cause)
+    if (this.isOver) return
+    this.publish(sealed, Number(clock.monotonicTimeNanosUnsafe() - startedNanos) / 1000)
+  }
+
+  private noteFailure(sealed: SealedEpoch, cause: VfsError): Effect.Effect<void> {
+    const { attempt, epoch } = sealed
+    sealed.attempt++
+    sealed.cause = cause
+    LogMetrics.segmentWriteFailures.updateUnsafe(1, this.options.context)
+    // A disk stays full for longer than an epoch lasts: the first time, then seldom.
+    return Number.isInteger(Math.log2(attempt))
+      ? Effect.logWarning(`epoch ${epoch} could not be written (attempt ${attempt}) and is tried again`, cause)
+      : Effect.void
   }
 
   private certificateOf({ batches, epoch, image }: SealedEpoch): Certificate {
@@ -347,7 +396,7 @@ export class EpochLog {
 
   /** Everything in one synchronous step, and only then is anybody woken (invariant 3). */
   private publish(sealed: SealedEpoch, flushMicros: number): void {
-    const { context, database, encoder, index, lanes } = this.options
+    const { clock, context, database, encoder, index, lanes } = this.options
     const { batches, epoch, image } = sealed
     const last = batches.at(-1)
     const first = batches[0]
@@ -372,24 +421,29 @@ export class EpochLog {
     this.published = { commitSeq: last.seq, databasePages: last.batch.databasePages }
     this.sealed = undefined
     this.bytesInFlight -= sealed.bytes
+    this.epochWaiters.raise(epoch)
+    const wakeOthers = this.epochWaiters.takeDue()
     lanes.release(epoch)
     encoder.flushed(lanes)
-    this.onFlushed({ writers: batches.length, frames: image.pages.length, flushMicros })
+    sealed.span?.end(clock.currentTimeNanosUnsafe(), Exit.void)
     LogMetrics.epochsFlushed.updateUnsafe(1, context)
     LogMetrics.epochFlushSeconds.updateUnsafe(flushMicros / 1e6, context)
     LogMetrics.commits.updateUnsafe(batches.length, context)
-    this.onPublished()
-    for (const { waiter } of batches) waiter.succeed()
-    this.markDurable(epoch)
+    this.tell(() => this.onFlushed({ writers: batches.length, frames: image.pages.length, flushMicros }))
+    this.tell(this.onPublished)
+    for (const { waiter } of batches) this.tell(() => waiter.succeed())
+    wakeOthers()
     this.admitWaiting()
   }
 
-  private markDurable(epoch: WalEpoch): void {
-    if (this.durableEpoch === undefined || epoch > this.durableEpoch) this.durableEpoch = epoch
-    if (this.epochWaiters.length === 0) return
-    const due = this.epochWaiters.filter((waiter) => waiter.epoch <= epoch)
-    this.epochWaiters = this.epochWaiters.filter((waiter) => waiter.epoch > epoch)
-    for (const { resume } of due) resume(Exit.void)
+  /** Tells one of many (invariant 5). */
+  private tell(call: () => void): void {
+    try {
+      call()
+    } catch (defect) {
+      this.options.laterLog.error("somebody threw when the parallel WAL called back", defect)
+      this.poison(Cause.die(defect))
+    }
   }
 
   /** Waits until an epoch is durable, at the most `timeout` (PW-12). */
@@ -397,23 +451,15 @@ export class EpochLog {
     epoch: WalEpoch,
     timeout: Duration.Input
   ): Effect.Effect<void, DurabilityTimeout | LogEnded> => {
-    const millis = Duration.toMillis(Duration.fromInputUnsafe(timeout))
-    return Effect.callback<void, LogEnded>((resume) => {
-      if (this.durableEpoch !== undefined && epoch <= this.durableEpoch) return resume(Exit.void)
-      const ended = this.ended()
-      if (ended !== undefined && this.isIdle) return resume(Exit.fail(ended))
-      const waiter = { epoch, resume }
-      this.epochWaiters.push(waiter)
-      return Effect.sync(() => {
-        this.epochWaiters = this.epochWaiters.filter((other) => other !== waiter)
-      })
-    }).pipe(
+    const timeoutMillis = Duration.toMillis(Duration.fromInputUnsafe(timeout))
+    // A log that is closing may still make it durable.
+    return this.epochWaiters.await(epoch, () => this.isOver ? this.ended() : undefined).pipe(
       Effect.timeoutOption(timeout),
       Effect.flatMap((answer) =>
         Option.isSome(answer)
           ? Effect.void
           : Effect.suspend(() =>
-            Effect.fail(new DurabilityTimeout({ epoch, timeoutMillis: millis, cause: this.causeFor(epoch) }))
+            Effect.fail(new DurabilityTimeout({ epoch, timeoutMillis, cause: this.causeFor(epoch) }))
           )
       )
     )
@@ -461,7 +507,10 @@ export class EpochLog {
 
   /** While quiet: the header of the database says again that it stands alone. */
   unmark(): void {
-    invariant(this.isIdle && (this.quiescing > 0 || this.isClosed), "the mark is taken away while the log is quiet")
+    invariant(
+      this.isIdle && (this.quiescing > 0 || this.state === "closed"),
+      "the mark is taken away while the log is quiet"
+    )
     this.isMarked = false
   }
 
@@ -475,15 +524,15 @@ export class EpochLog {
   }
 
   private tellAll(ended: LogEnded): void {
+    const { clock, lanes } = this.options
     const waiting = [...this.sealed?.batches ?? [], ...this.batches]
+    this.sealed?.span?.end(clock.currentTimeNanosUnsafe(), Exit.fail(ended))
     this.sealed = undefined
     this.batches = []
-    this.options.lanes.abandon()
-    for (const { waiter } of waiting) waiter.fail(ended)
-    for (const { admission } of this.admissions.takeAll()) admission.refuse(ended)
-    const epochWaiters = this.epochWaiters
-    this.epochWaiters = []
-    for (const { resume } of epochWaiters) resume(Exit.fail(ended))
+    lanes.abandon()
+    for (const { waiter } of waiting) this.tell(() => waiter.fail(ended))
+    for (const { admission } of this.admissions.takeAll()) this.tell(() => admission.refuse(ended))
+    this.epochWaiters.fail(ended)
   }
 
   /**
@@ -491,21 +540,26 @@ export class EpochLog {
    * then its interval is aborted by a certificate of its own, so that it is decided, and everybody is told.
    */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
-    if (this.isClosed) return Effect.void
-    this.isClosed = true
+    if (this.state !== "open") return Effect.void
+    this.state = "closing"
     const closed = new LogClosed({ log: this.options.database })
-    for (const { admission } of this.admissions.takeAll()) admission.refuse(closed)
-    return Effect.catch(
-      this.drain,
-      () => Effect.catch(this.drain, (cause) => this.poisoned === undefined ? this.abort(cause) : Effect.void)
-    ).pipe(
-      Effect.andThen(Effect.sync(() => this.tellAll(closed)))
+    for (const { admission } of this.admissions.takeAll()) this.tell(() => admission.refuse(closed))
+    return this.drain.pipe(
+      Effect.catch(() => this.drain),
+      Effect.catch((cause) => this.oneCycle.withPermit(this.abort(cause))),
+      Effect.andThen(Effect.sync(() => {
+        this.state = "closed"
+        this.tellAll(closed)
+      })),
+      Effect.andThen(this.options.laterLog.write)
     )
   })
 
   private abort(cause: LogEnded | VfsError): Effect.Effect<void> {
-    return Effect.suspend(() =>
-      this.options.files.certify({
+    return Effect.suspend(() => {
+      // A cycle of somebody else may have come in between.
+      if (this.poisoned !== undefined || this.isIdle) return Effect.void
+      return Effect.exit(this.options.files.certify({
         fallbackActive: false,
         aborted: true,
         certificateEpoch: this.certificateEpoch + 1n,
@@ -516,13 +570,12 @@ export class EpochLog {
         pageSetSize: 0,
         segmentCrc: 0,
         laneRecords: []
-      })
-    ).pipe(
-      // When that fails too, the next start decides: it finds no certificate.
-      Effect.ignore,
-      Effect.andThen(Effect.logError("an epoch could not be written before the log was closed", cause)),
-      Effect.andThen(Effect.sync(() => this.poison(Cause.fail(cause))))
-    )
+      })).pipe(
+        // When that fails too, the next start decides: it finds no certificate.
+        Effect.andThen(Effect.logError("an epoch could not be written before the log was closed", cause)),
+        Effect.andThen(Effect.sync(() => this.poison(Cause.fail(cause))))
+      )
+    })
   }
 }
 

@@ -21,12 +21,14 @@ export interface EpochTickerOptions {
   readonly clock: Clock.Clock
   /** How long an epoch lasts, milliseconds. */
   readonly intervalMillis: number
+  /** A batch waits at the most so long before its epoch is closed, a flush that is under way not counted; 0: not at all. */
+  readonly maxDelayMillis: number
   /** Encoded bytes in the open epoch from which on it is closed at once. */
   readonly maxBatchBytes: number
   readonly controller: Controller | undefined
   readonly lanes: LaneAssignment
-  /** The most lanes that there can be. */
-  readonly maxLanes: number
+  /** The most lanes that the controller may use; `undefined`: how many there are is not its business. */
+  readonly maxLanes: number | undefined
 }
 
 export class EpochTicker {
@@ -34,22 +36,28 @@ export class EpochTicker {
   private fiber: Fiber.Fiber<void> | undefined
   /** Ends the waiting for the next cycle. */
   private wake: (() => void) | undefined
+  /** When the oldest batch of the open epoch was stored. */
+  private oldestAt = 0
   /** When lanes were thought about last, and the batches stored until then. */
   private window = { endedAt: 0, batches: 0 }
   private batches = 0
 
   constructor(options: EpochTickerOptions) {
     this.options = options
-    const { controller, log } = options
+    const { controller, intervalMillis, log, maxDelayMillis } = options
+    const isDelayShort = maxDelayMillis < intervalMillis
     log.onStored = () => {
       this.batches++
+      const isFirst = log.openBatches === 1
+      if (isFirst) this.oldestAt = this.nowMillis
       if (controller !== undefined) controller.arrived(this.nowMicros)
-      if (this.wake !== undefined && (controller !== undefined || this.isLarge)) this.wake()
+      const { wake } = this
+      if (wake !== undefined && (controller !== undefined || (isFirst && isDelayShort) || this.isLarge)) wake()
     }
     log.onFlushed = (flush) => controller?.flushed(this.nowMicros, flush)
   }
 
-  /** Runs until {@link stop}, or until the scope closes. */
+  /** Runs until {@link stop}, until the scope closes, or until the log has ended. */
   readonly start: Effect.Effect<void, AlreadyRunning, Scope.Scope> = Effect.acquireRelease(
     Effect.suspend(() => {
       if (this.fiber !== undefined) {
@@ -57,6 +65,10 @@ export class EpochTicker {
       }
       return Effect.map(Effect.forkDetach(this.run), (fiber) => {
         this.fiber = fiber
+        // Not before its last cycle is over: who stops it meanwhile waits for that too.
+        fiber.addObserver(() => {
+          if (this.fiber === fiber) this.fiber = undefined
+        })
         return fiber
       })
     }),
@@ -64,35 +76,30 @@ export class EpochTicker {
   ).pipe(Effect.asVoid)
 
   /** Waits for the cycle that runs. Nothing is drained. */
-  readonly stop: Effect.Effect<void> = Effect.suspend(() => {
-    const { fiber } = this
-    if (fiber === undefined) return Effect.void
-    this.fiber = undefined
-    return Fiber.interrupt(fiber)
-  })
+  readonly stop: Effect.Effect<void> = Effect.suspend(() =>
+    this.fiber === undefined ? Effect.void : Fiber.interrupt(this.fiber)
+  )
 
-  private readonly run: Effect.Effect<void> = Effect.suspend(() => {
+  private readonly run: Effect.Effect<void> = Effect.gen({ self: this }, function*() {
     const { intervalMillis, log } = this.options
-    let deadline = this.nowMillis + intervalMillis
-    return Effect.forever(
-      Effect.suspend(() => Effect.andThen(this.awaitTurn(deadline), log.cycle)).pipe(
-        Effect.flatMap((isDurable) => {
-          this.thinkAboutLanes()
-          deadline = this.nowMillis + intervalMillis
-          // What could not be written is not tried again before the next tick, however much waits behind it.
-          return isDurable ? Effect.void : Effect.sleep(intervalMillis)
-        })
-      ),
-      { disableYield: true }
-    )
+    let tick = this.nowMillis + intervalMillis
+    while (!log.isOver) {
+      yield* this.awaitTurn(tick)
+      const isDurable = yield* log.cycle
+      this.thinkAboutLanes()
+      tick = this.nowMillis + intervalMillis
+      // What could not be written is not tried again before the next tick, however much waits behind it.
+      if (!isDurable) yield* Effect.sleep(intervalMillis)
+    }
   })
 
+  // The clock on the wall may be set back, and then nobody would be served for an hour.
   private get nowMillis(): number {
-    return this.options.clock.currentTimeMillisUnsafe()
+    return this.nowMicros / 1000
   }
 
   private get nowMicros(): number {
-    return Number(this.options.clock.currentTimeNanosUnsafe() / 1000n)
+    return Number(this.options.clock.monotonicTimeNanosUnsafe() / 1000n)
   }
 
   private get isLarge(): boolean {
@@ -100,22 +107,23 @@ export class EpochTicker {
     return log.options.lanes.backlogBytes >= maxBatchBytes
   }
 
-  /** Waits until the open epoch is to be closed: at `deadline`, or before. */
-  private awaitTurn(deadline: number): Effect.Effect<void> {
+  /** Waits until the open epoch is to be closed: at `tick`, or before. */
+  private awaitTurn(tick: number): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (this.isLarge) return Effect.void
-      const { controller, log } = this.options
-      // Those who were woken by the cycle before have their turn first.
-      if (controller !== undefined && log.hasBatches) {
-        return Effect.andThen(Effect.yieldNow, this.askController(controller, deadline))
-      }
-      return this.awaitBatchOr(deadline)
+      const { controller, log, maxDelayMillis } = this.options
+      if (log.openBatches === 0) return this.awaitBatchOr(tick, tick)
+      const due = Math.min(tick, this.oldestAt + maxDelayMillis)
+      // Never inside the step that stores a batch. Those who were woken by the cycle before have their turn first, too.
+      if (this.isLarge || this.nowMillis >= due) return Effect.yieldNow
+      return controller === undefined
+        ? this.awaitBatchOr(due, tick)
+        : Effect.andThen(Effect.yieldNow, this.askController(controller, due))
     })
   }
 
-  /** Until the deadline, or until a batch is stored that ends the waiting. */
-  private awaitBatchOr(deadline: number): Effect.Effect<void> {
-    const left = deadline - this.nowMillis
+  /** Until then, or until a batch is stored that ends the waiting. */
+  private awaitBatchOr(until: number, tick: number): Effect.Effect<void> {
+    const left = until - this.nowMillis
     if (left <= 0) return Effect.yieldNow
     const woken = Effect.callback<void>((resume) => {
       this.wake = () => {
@@ -128,20 +136,25 @@ export class EpochTicker {
     })
     return Effect.flatMap(
       Effect.raceFirst(Effect.as(Effect.sleep(left), true), Effect.as(woken, false)),
-      (isOver) => isOver ? Effect.void : this.awaitTurn(deadline)
+      (isOver) => isOver ? Effect.void : this.awaitTurn(tick)
     )
   }
 
-  private askController(controller: Controller, deadline: number): Effect.Effect<void> {
+  private askController(controller: Controller, due: number): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const { action, askAgainMicros, fallback } = controller.ask(this.nowMicros, this.observe(false))
-      if (action === "seal_now" || this.nowMillis >= deadline) return Effect.void
-      if (fallback !== noFallback) this.options.log.fallBack(fallback)
+      const { log } = this.options
+      const { action, askAgainMicros, fallback, id } = controller.ask(this.nowMicros, this.observe(false))
+      if (action === "seal_now") {
+        log.decisionId = id
+        return Effect.void
+      }
+      if (this.isLarge || this.nowMillis >= due) return Effect.void
+      if (fallback !== noFallback) log.options.encoder.fallBack(fallback)
       return askAgainMicros === undefined
-        ? Effect.sleep(deadline - this.nowMillis)
+        ? Effect.sleep(due - this.nowMillis)
         : Effect.andThen(
           this.pass(this.nowMicros + askAgainMicros),
-          Effect.suspend(() => this.askController(controller, deadline))
+          Effect.suspend(() => this.askController(controller, due))
         )
     })
   }
@@ -154,24 +167,25 @@ export class EpochTicker {
     )
   }
 
-  /** Once in an interval. */
+  /** Once in an interval; one in which nothing came says nothing about lanes. */
   private thinkAboutLanes(): void {
     const { controller, intervalMillis, lanes, log, maxLanes } = this.options
-    if (controller === undefined || this.nowMillis < this.window.endedAt + intervalMillis) return
+    if (controller === undefined || maxLanes === undefined || this.batches === this.window.batches) return
+    if (this.nowMillis < this.window.endedAt + intervalMillis) return
     const { action, fallback } = controller.ask(this.nowMicros, this.observe(true))
     this.window = { endedAt: this.nowMillis, batches: this.batches }
-    if (fallback !== noFallback) log.fallBack(fallback)
+    if (fallback !== noFallback) log.options.encoder.fallBack(fallback)
     if (action === "more_lanes") lanes.laneCount = Math.min(maxLanes, lanes.laneCount + 1)
     if (action === "fewer_lanes") lanes.laneCount = Math.max(1, lanes.laneCount - 1)
   }
 
   private observe(isFlushing: boolean): Observation {
     const { intervalMillis, lanes, log } = this.options
-    const { backlogFrames, occupancy, oldestStagedAt } = log.options.lanes
+    const { backlogFrames, occupancy } = log.options.lanes
     return {
       isFlushing,
       occupancy,
-      lagMillis: oldestStagedAt === undefined ? 0 : Math.max(0, this.nowMillis - oldestStagedAt),
+      lagMillis: log.openBatches === 0 ? 0 : this.nowMillis - this.oldestAt,
       backlogFrames,
       waiters: log.waiters,
       epochMillis: intervalMillis,

@@ -15,14 +15,13 @@ import type * as Scope from "effect/Scope"
 import type { CommitLog, LogCommit } from "../CommitLog.ts"
 import type { HandOverWaiter, LogEnded } from "../GroupCommit.ts"
 import { Exhausted } from "../LogErrors.ts"
-import {
-  defaults,
-  type LaneWriter,
-  type OpenParallelError,
-  type PageBatch,
-  type ParallelWal,
-  type ParallelWalOptions,
-  type SubmittedBatch
+import type {
+  LaneWriter,
+  OpenParallelError,
+  PageBatch,
+  ParallelWal,
+  ParallelWalOptions,
+  SubmittedBatch
 } from "../ParallelWal.ts"
 import { controlDefaults, type ControlSurface } from "../ParallelWalControl.ts"
 import { Controller } from "../ParallelWalController.ts"
@@ -37,8 +36,10 @@ import { EpochTicker } from "./epochTicker.ts"
 import { Fallback } from "./fallback.ts"
 import { LaneAssignment, laneCount } from "./laneAssignment.ts"
 import { Lanes } from "./lanes.ts"
+import { LaterLog } from "./laterLog.ts"
 import { openParallel } from "./openParallel.ts"
 import { ParallelCheckpoint } from "./parallelCheckpoint.ts"
+import { parallelDefaults as defaults } from "./parallelDefaults.ts"
 import { ParallelReaders } from "./parallelReaders.ts"
 import { WriterSections } from "./writerSections.ts"
 
@@ -62,17 +63,19 @@ export const makeParallelWal = Effect.fnUntraced(function*(
 
   const { databaseFile, examination, index, pageSize, ...opened } = yield* openParallel(options)
   const context = Context.add(yield* Effect.context<never>(), Metric.CurrentMetricAttributes, { log: database })
-  const slots = options.slots ?? defaults.slots
+  const slots = Math.max(1, Math.min(maxLanes, options.slots ?? defaults.slots))
   const lanesInUse = yield* clampedLanes(control, slots)
   const lanes = new Lanes<BatchInEpoch>({
     // More of them may come into use later.
-    laneCount: Math.max(slots, lanesInUse),
+    laneCount: slots,
     laneCapacityBytes,
     overflowPolicy,
     overflowLimitBytes: options.overflowLimitBytes ?? defaults.overflowLimitBytes
   })
   const assignment = new LaneAssignment(lanesInUse)
   const fallback = new Fallback()
+  const laterLog = new LaterLog()
+  const encoder = new EpochEncoder({ control, fallback, laterLog, pageSize, context })
   const log = new EpochLog({
     database,
     epoch: opened.epoch,
@@ -83,7 +86,9 @@ export const makeParallelWal = Effect.fnUntraced(function*(
     maxQueuedBytes: options.maxQueuedBytes ?? defaults.maxQueuedBytes,
     lanes,
     index,
-    encoder: new EpochEncoder({ control, fallback, pageSize, context }),
+    encoder,
+    laterLog,
+    recoveryEpoch: examination.highestEpoch,
     files: {
       markDatabase: markDatabase(databaseFile, 3),
       writeSegment: (epoch, attempt, buffers) => writeSegment(vfs, { database, epoch, attempt, policy, buffers }),
@@ -98,11 +103,13 @@ export const makeParallelWal = Effect.fnUntraced(function*(
   const ticker = new EpochTicker({
     log,
     clock,
-    intervalMillis: Math.min(interval, control.maxFlushDelayMillis),
+    intervalMillis: interval,
+    maxDelayMillis: control.maxFlushDelayMillis,
     maxBatchBytes: control.maxBatchBytes,
     controller,
     lanes: assignment,
-    maxLanes: control.mode === "conservative" ? 1 : slots
+    // What an operator has said stays.
+    maxLanes: control.laneCount === undefined && control.mode !== "conservative" ? slots : undefined
   })
   const readers = new ParallelReaders(vfs, databaseFile, pageSize, index)
   const checkpoint = new ParallelCheckpoint({
@@ -123,7 +130,14 @@ export const makeParallelWal = Effect.fnUntraced(function*(
     tip: log.published.commitSeq,
     pages: Array.from(index.newestVersions())
   }
-  yield* Effect.addFinalizer(() => Effect.andThen(log.close, checkpoint.close(options.checkpointOnClose !== false)))
+  const lastCheckpoint = Effect.suspend(() =>
+    options.checkpointOnClose === false || log.isPoisoned ? Effect.void : Effect.catch(
+      checkpoint.last,
+      (error) => Effect.logWarning("the last checkpoint failed; every commit is safe in the log", error)
+    )
+  )
+  // The ticker too may have been started in a scope that lives longer.
+  yield* Effect.addFinalizer(() => ticker.stop.pipe(Effect.andThen(log.close), Effect.andThen(lastCheckpoint)))
   if (options.ticker !== false) yield* Effect.orDie(ticker.start)
   let attemptedAt = -index.records
   yield* forkAutoCheckpoint({
@@ -154,8 +168,16 @@ export const makeParallelWal = Effect.fnUntraced(function*(
     Effect.callback<SubmittedBatch, LaneFull | LogEnded>((resume) => {
       own("writers")
       const images = new Map<PageNumber, Uint8Array>()
-      for (const { after, isAborted, page } of batch.records) if (isAborted !== true) images.set(page, after)
+      for (const { after, isAborted, page } of batch.records) {
+        // What it waits for in line must not be the log's trouble.
+        invariant(after.length === pageSize, "the image of a page has the size of a page")
+        if (isAborted !== true) images.set(page, after)
+      }
       const pages = Array.from(images.keys()).sort((a, b) => a - b)
+      invariant(
+        batch.databasePages === undefined || batch.databasePages >= (pages.at(-1) ?? 0),
+        "a batch writes no page beyond the end that it gives the database"
+      )
       if (pages.length === 0) {
         const ended = log.ended()
         return resume(
@@ -199,12 +221,26 @@ export const makeParallelWal = Effect.fnUntraced(function*(
     advance: { readonly waitFor?: ReadonlyArray<LaneWriter> | undefined } = {}
   ): Effect.Effect<boolean, EpochBusy | LogEnded> => {
     const timeoutMillis = interval * defaults.advanceIntervals
-    return sections.awaitOutside(advance.waitFor ?? [], timeoutMillis).pipe(
-      Effect.flatMap((pendingWriters) =>
-        pendingWriters > 0
+    const writers = advance.waitFor ?? []
+    const nowMillis = () => Number(clock.monotonicTimeNanosUnsafe() / 1000n) / 1000
+    return Effect.suspend(() => {
+      const deadline = nowMillis() + timeoutMillis
+      const attempt: Effect.Effect<boolean, EpochBusy> = Effect.suspend(() => {
+        const pendingWriters = sections.countInside(writers)
+        if (pendingWriters === 0) {
+          // One of them may be back before the cycle has its turn: then the epoch stays open for it.
+          return Effect.flatMap(
+            log.cycleWhen(() => sections.countInside(writers) === 0),
+            (isDurable) => isDurable === undefined ? attempt : Effect.succeed(isDurable)
+          )
+        }
+        const left = deadline - nowMillis()
+        return left <= 0
           ? Effect.fail(new EpochBusy({ epoch: log.epoch, timeoutMillis, pendingWriters }))
-          : log.cycle
-      ),
+          : Effect.andThen(sections.awaitOutside(writers, left), attempt)
+      })
+      return attempt
+    }).pipe(
       Effect.flatMap((isDurable) => {
         const ended = isDurable ? undefined : log.ended()
         return ended === undefined ? Effect.succeed(isDurable) : Effect.fail(ended)
@@ -231,12 +267,8 @@ export const makeParallelWal = Effect.fnUntraced(function*(
     published: () => log.published.commitSeq,
     inLog: () => ({ records: index.records, segments: index.segments.length }),
     fallback: () => fallback.reason,
-    resumeParallel: Effect.sync(() => {
-      fallback.resume()
-    }),
-    forceConservative: Effect.sync(() => {
-      fallback.enter("operator_forced")
-    }),
+    resumeParallel: Effect.andThen(Effect.sync(() => encoder.resume()), laterLog.write),
+    forceConservative: Effect.andThen(Effect.sync(() => encoder.fallBack("operator_forced")), laterLog.write),
     writer,
     awaitDurable: log.awaitDurable,
     advanceAndFlush,
@@ -291,6 +323,9 @@ const clampedLanes = (control: ControlSurface, slots: number): Effect.Effect<num
     ? Effect.succeed(lanes)
     : Effect.as(Effect.logWarning(`${control.laneCount} lanes were asked for, and ${lanes} can be in use`), lanes)
 }
+
+/** Every lane has a number that fits a u16 (PW-02). */
+const maxLanes = 65_535
 
 const absent = (page: PageNumber): never => {
   throw new TypeError(`page ${page} is not in the batch`)

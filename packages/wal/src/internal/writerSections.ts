@@ -12,32 +12,33 @@ export class WriterSections<Writer extends object> {
   /** Runs `use` with the writer inside. Sections of one writer may overlap. */
   within<A, E, R>(writer: Writer, use: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return Effect.acquireUseRelease(
-      Effect.sync(() => this.inside.set(writer, this.countOf(writer) + 1)),
+      Effect.sync(() => this.inside.set(writer, this.sectionsOf(writer) + 1)),
       () => use,
       () =>
         Effect.sync(() => {
-          const count = this.countOf(writer) - 1
-          if (count > 0) this.inside.set(writer, count)
+          const sections = this.sectionsOf(writer) - 1
+          if (sections > 0) this.inside.set(writer, sections)
           else this.inside.delete(writer)
           this.left.notify()
         })
     )
   }
 
-  /** Waits until none of them is inside, at the most so long; answers how many still are. */
-  awaitOutside(writers: ReadonlyArray<Writer>, timeoutMillis: number): Effect.Effect<number> {
-    const pending = () => writers.filter((writer) => this.inside.has(writer)).length
-    const away: Effect.Effect<void> = Effect.suspend(() =>
-      pending() === 0 ? Effect.void : Effect.andThen(this.left.wait(() => pending() === 0), away)
-    )
-    return Effect.suspend(() =>
-      pending() === 0
-        ? Effect.succeed(0)
-        : Effect.andThen(Effect.timeoutOption(away, timeoutMillis), Effect.sync(pending))
-    )
+  /** How many of them are inside now. */
+  countInside(writers: ReadonlyArray<Writer>): number {
+    return writers.filter((writer) => this.inside.has(writer)).length
   }
 
-  private countOf(writer: Writer): number {
+  /** Waits until none of them was inside for a moment, at the most so long. When it is over somebody may be back. */
+  awaitOutside(writers: ReadonlyArray<Writer>, timeoutMillis: number): Effect.Effect<void> {
+    const areOutside = () => this.countInside(writers) === 0
+    const away: Effect.Effect<void> = Effect.suspend(() =>
+      areOutside() ? Effect.void : Effect.andThen(this.left.wait(areOutside), away)
+    )
+    return Effect.asVoid(Effect.timeoutOption(away, timeoutMillis))
+  }
+
+  private sectionsOf(writer: Writer): number {
     return this.inside.get(writer) ?? 0
   }
 }
