@@ -130,14 +130,9 @@ export const makeParallelWal = Effect.fnUntraced(function*(
     tip: log.published.commitSeq,
     pages: Array.from(index.newestVersions())
   }
-  const lastCheckpoint = Effect.suspend(() =>
-    options.checkpointOnClose === false || log.isPoisoned ? Effect.void : Effect.catch(
-      checkpoint.last,
-      (error) => Effect.logWarning("the last checkpoint failed; every commit is safe in the log", error)
-    )
-  )
+  const close = checkpoint.close(options.checkpointOnClose !== false)
   // The ticker too may have been started in a scope that lives longer.
-  yield* Effect.addFinalizer(() => ticker.stop.pipe(Effect.andThen(log.close), Effect.andThen(lastCheckpoint)))
+  yield* Effect.addFinalizer(() => ticker.stop.pipe(Effect.andThen(log.close), Effect.andThen(close)))
   if (options.ticker !== false) yield* Effect.orDie(ticker.start)
   let attemptedAt = -index.records
   yield* forkAutoCheckpoint({
