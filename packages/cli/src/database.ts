@@ -6,9 +6,18 @@
 import * as CompatCoordinator from "@tidemark/coordinator/CompatCoordinator"
 import * as CoordinatorMetrics from "@tidemark/coordinator/CoordinatorMetrics"
 import * as Pager from "@tidemark/coordinator/Pager"
+import type { FileLock } from "@tidemark/platform/FileLock"
 import * as NodeVfs from "@tidemark/platform/NodeVfs"
+import type { Vfs } from "@tidemark/platform/Vfs"
+import { CommitLog } from "@tidemark/wal/CommitLog"
+import type { LogEnded } from "@tidemark/wal/GroupCommit"
 import * as LogMetrics from "@tidemark/wal/LogMetrics"
+import * as ParallelWal from "@tidemark/wal/ParallelWal"
+import type { DurabilityTimeout } from "@tidemark/wal/ParallelWalErrors"
 import * as SqliteWal from "@tidemark/wal/SqliteWal"
+import type { StartUpCase } from "@tidemark/wal/StartUp"
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
@@ -17,16 +26,96 @@ import { OperationFailed } from "./ExitCode.ts"
 import { reasonOf } from "./Report.ts"
 
 /**
- * The whole engine over one database of this machine.
+ * The logs that a database can be written through.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const databaseLogs = ["sqlite", "parallel"] as const
+export type DatabaseLog = (typeof databaseLogs)[number]
+
+/**
+ * What the commands need of the log of an open database, whichever it is, beside the `CommitLog` that the coordinator
+ * uses.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class OpenLog extends Context.Service<OpenLog, {
+  /** The rows of the start-up table (section 10 of `formats.md`) that applied when it was opened. */
+  readonly startUpCases: ReadonlyArray<StartUpCase>
+  readonly checkpoint: SqliteWal.SqliteWal["Service"]["checkpoint"]
+  /** Fails when commits cannot become durable for so long that nobody should wait for them any more. */
+  readonly stuck: Effect.Effect<never, DurabilityTimeout | LogEnded>
+}>()("@tidemark/cli/OpenLog") {}
+
+const layersOfLog: Record<
+  DatabaseLog,
+  (
+    database: string
+  ) => Layer.Layer<OpenLog | CommitLog, SqliteWal.OpenError | ParallelWal.OpenParallelError, Vfs | FileLock>
+> = {
+  sqlite: (database) =>
+    Layer.effect(
+      OpenLog,
+      Effect.map(SqliteWal.SqliteWal, ({ checkpoint, startUp }) => ({
+        startUpCases: startUp.cases,
+        checkpoint,
+        // What cannot be written fails those who wait for it.
+        stuck: Effect.never
+      }))
+    ).pipe(Layer.provideMerge(SqliteWal.layer({ database }))),
+  parallel: (database) =>
+    Layer.effect(
+      OpenLog,
+      Effect.gen(function*() {
+        const wal = yield* ParallelWal.ParallelWal
+        const { poison } = yield* CommitLog
+        return {
+          startUpCases: wal.startUp.cases,
+          checkpoint: wal.checkpoint,
+          // Closing the coordinator waits for every commit that it has accepted; this decides them.
+          stuck: Effect.tapError(stuckEpoch(wal), (error) => Effect.sync(() => poison(Cause.fail(error))))
+        }
+      })
+    ).pipe(Layer.provideMerge(ParallelWal.layer({ database })))
+}
+
+/** A full disk may get room again, but a program that somebody waits for does not wait for ever. */
+const patience = "3 seconds"
+const lookEvery = "100 millis"
+
+/**
+ * The parallel log writes an epoch again until it is there. That an epoch is late is no failure; that the attempts to
+ * write it fail for as long as this is one.
+ */
+const stuckEpoch = (wal: ParallelWal.ParallelWal["Service"]): Effect.Effect<never, DurabilityTimeout | LogEnded> =>
+  Effect.forever(
+    Effect.suspend(() => wal.awaitDurable(wal.epoch(), patience)).pipe(
+      Effect.catchTag(
+        "DurabilityTimeout",
+        (timeout) => timeout.cause === undefined ? Effect.void : Effect.fail(timeout)
+      ),
+      Effect.andThen(Effect.sleep(lookEvery))
+    )
+  )
+
+/**
+ * Opens the whole engine over one database of this machine, with default options, for `use`. When commits cannot become
+ * durable `use` is interrupted, and the reason is the failure.
  *
  * @category layers
  * @since 0.1.0
  */
-export const engine = (database: string) =>
-  Pager.layer.pipe(
-    Layer.provideMerge(CompatCoordinator.layer),
-    Layer.provideMerge(SqliteWal.layer({ database })),
-    Layer.provideMerge(NodeVfs.layer)
+export const withEngine = <A, E, R>(database: string, log: DatabaseLog, use: Effect.Effect<A, E, R>) =>
+  Effect.raceFirst(use, Effect.flatMap(OpenLog, ({ stuck }) => stuck)).pipe(
+    Effect.provide(
+      Pager.layer.pipe(
+        Layer.provideMerge(CompatCoordinator.layer),
+        Layer.provideMerge(layersOfLog[log](database)),
+        Layer.provideMerge(NodeVfs.layer)
+      )
+    )
   )
 
 /**
@@ -36,6 +125,7 @@ export const engine = (database: string) =>
  * @since 0.1.0
  */
 export interface EngineCounts {
+  /** Those that commits have waited for; checkpoints have others. */
   readonly syncs: number
   readonly conflicts: number
   readonly retries: number
@@ -54,6 +144,21 @@ export const counterOf = (metric: { readonly id: string }): Effect.Effect<number
     return sum
   })
 
+/** Of an epoch of the parallel log: its segment, the name of it, and its certificate. */
+const syncsPerEpoch = 3
+
+/**
+ * The syncs that commits have waited for since the process began, in any log.
+ *
+ * @category metrics
+ * @since 0.1.0
+ */
+export const commitSyncs: Effect.Effect<number> = Effect.zipWith(
+  counterOf(LogMetrics.syncs),
+  counterOf(LogMetrics.epochsFlushed),
+  (syncs, epochs) => syncs + syncsPerEpoch * epochs
+)
+
 /**
  * Reads the metrics of the engine.
  *
@@ -61,7 +166,7 @@ export const counterOf = (metric: { readonly id: string }): Effect.Effect<number
  * @since 0.1.0
  */
 export const engineCounts: Effect.Effect<EngineCounts> = Effect.all({
-  syncs: counterOf(LogMetrics.syncs),
+  syncs: commitSyncs,
   conflicts: counterOf(CoordinatorMetrics.conflicts),
   retries: counterOf(CoordinatorMetrics.retries)
 })

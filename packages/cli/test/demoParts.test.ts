@@ -82,8 +82,10 @@ describe("lostInRecovery", () => {
 
 describe("WriterProtocol", () => {
   const answers: ReadonlyArray<WriterAnswer> = [
-    { _tag: "recovered", indices: [] },
-    { _tag: "recovered", indices: [5, 0, 17] },
+    { _tag: "recovered", startUpCases: [], indices: [] },
+    { _tag: "recovered", startUpCases: [], indices: [3] },
+    { _tag: "recovered", startUpCases: ["RC-01"], indices: [] },
+    { _tag: "recovered", startUpCases: ["RC-06", "RC-25"], indices: [5, 0, 17] },
     { _tag: "committed", elapsedMicros: 12, counts: { syncs: 3, conflicts: 2, retries: 1 }, indices: [4, 5] },
     { _tag: "finished" },
     { _tag: "failed", sentence: "the disk is full: a.db" }

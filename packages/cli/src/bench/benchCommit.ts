@@ -1,13 +1,13 @@
 /**
- * `bench commit`: each writer changes its own page of a database, through the pager, with the automatic checkpoints that
- * an application has.
+ * `bench commit` and `bench parallel`: each writer changes its own page of a database, through the pager, with the
+ * automatic checkpoints that an application has; the first one over the SQLite WAL, the second one over the parallel one.
  *
  * @since 0.1.0
  */
 import { Pager } from "@tidemark/coordinator/Pager"
 import { toPageNumber } from "@tidemark/core/Scalars"
 import * as Effect from "effect/Effect"
-import { engine, withSqlite } from "../database.ts"
+import { type DatabaseLog, withEngine, withSqlite } from "../database.ts"
 import type { Bench } from "./runBench.ts"
 
 const pageBytes = 4096
@@ -16,12 +16,8 @@ const counterOffset = pageBytes - 8
 /** The header's page, and the root of the table. */
 const pagesBefore = 2
 
-/**
- * @category benches
- * @since 0.1.0
- */
-export const benchCommit: Bench = {
-  name: "commit",
+const benchOver = (name: string, log: DatabaseLog): Bench => ({
+  name,
   run: Effect.fnUntraced(function*(directory, writers, measure) {
     const database = `${directory}/bench.db`
     yield* withSqlite(database, (sqlite) =>
@@ -29,9 +25,9 @@ export const benchCommit: Bench = {
         `PRAGMA page_size = ${pageBytes}; PRAGMA journal_mode = WAL; CREATE TABLE filler (bytes BLOB); ` +
           `INSERT INTO filler VALUES (zeroblob(${(writers + pagesBefore) * pageBytes}))`
       ))
-    return yield* Effect.gen(function*() {
+    const commitAll = Effect.gen(function*() {
       const pager = yield* Pager
-      const commits = Array.from({ length: writers }, (_, writer) => {
+      const commitOf = Array.from({ length: writers }, (_, writer) => {
         const page = toPageNumber(pagesBefore + 1 + writer)
         let count = 0
         return pager.withTransaction((transaction) =>
@@ -42,7 +38,20 @@ export const benchCommit: Bench = {
           })
         )
       })
-      return yield* measure((writer) => commits[writer] ?? Effect.void)
-    }).pipe(Effect.provide(engine(database)))
+      return yield* measure((writer) => commitOf[writer] ?? Effect.void)
+    })
+    return yield* withEngine(database, log, commitAll)
   })
-}
+})
+
+/**
+ * @category benches
+ * @since 0.1.0
+ */
+export const benchCommit: Bench = benchOver("commit", "sqlite")
+
+/**
+ * @category benches
+ * @since 0.1.0
+ */
+export const benchParallel: Bench = benchOver("parallel", "parallel")

@@ -18,6 +18,7 @@ import { writerCommandName } from "../demo/WriterProcess.ts"
 import { WriterJobJson } from "../demo/WriterProtocol.ts"
 import { Ended, WrongUsage } from "../ExitCode.ts"
 import { json, writers } from "../flags.ts"
+import { log, readLog } from "../logFlag.ts"
 import { withProgress } from "../Progress.ts"
 import { emit, reportFailure } from "../Report.ts"
 
@@ -36,14 +37,12 @@ const optionsOf = Effect.fnUntraced(function*(flags: {
   readonly workers: Option.Option<string>
   readonly processes: Option.Option<string>
 }): Effect.fn.Return<DemoOptions, WrongUsage> {
-  if (flags.log !== "sqlite") {
-    return yield* new WrongUsage({ sentence: `there is no log "${flags.log}" in this version; it has: sqlite` })
-  }
+  const log = yield* readLog(flags.log)
   if (Option.isSome(flags.workers) || Option.isSome(flags.processes)) {
     return yield* new WrongUsage({
       sentence:
         "this version commits in one process and one thread, without --workers and --processes; it has: --dir, --writers, "
-        + "--transactions, --kill, --keep, --log sqlite, --seed, --json"
+        + "--transactions, --kill, --keep, --log, --seed, --json"
     })
   }
   const { transactions } = flags
@@ -64,6 +63,7 @@ const optionsOf = Effect.fnUntraced(function*(flags: {
     transactions,
     kill,
     keep: flags.keep,
+    log,
     seed
   }
 })
@@ -103,7 +103,7 @@ export const demoCommand = Command.make("demo", {
     Flag.withDescription("Keep the database and say where it is"),
     Flag.withDefault(false)
   ),
-  log: Flag.String("log").pipe(Flag.withDescription("Which log to write: sqlite"), Flag.withDefault("sqlite")),
+  log,
   seed: Flag.Int("seed").pipe(Flag.withDescription("Makes the workload repeatable"), Flag.optional),
   workers: Flag.String("workers").pipe(Flag.optional, Flag.withHidden),
   processes: Flag.String("processes").pipe(Flag.optional, Flag.withHidden),

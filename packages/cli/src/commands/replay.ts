@@ -11,18 +11,20 @@
  * @since 0.1.0
  */
 import { Pager } from "@tidemark/coordinator/Pager"
+import type { PageSize } from "@tidemark/core/Scalars"
 import * as NodeVfs from "@tidemark/platform/NodeVfs"
 import { Vfs } from "@tidemark/platform/Vfs"
-import { SqliteWal } from "@tidemark/wal/SqliteWal"
+import { examineParallel } from "@tidemark/wal/ParallelStartUp"
 import { walPath } from "@tidemark/wal/SqliteWalFormat"
-import { type DatabaseExamination, examineDatabase } from "@tidemark/wal/StartUp"
+import { examineDatabase } from "@tidemark/wal/StartUp"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import { engine, engineCounts, integrityCheck, withSqlite } from "../database.ts"
+import { type DatabaseLog, engineCounts, integrityCheck, OpenLog, withEngine, withSqlite } from "../database.ts"
 import { ExitCode, OperationFailed, WrongUsage } from "../ExitCode.ts"
 import { json, writers as writersFlag } from "../flags.ts"
+import { log as logFlag, readLog } from "../logFlag.ts"
 import { withProgress } from "../Progress.ts"
 import * as CommitOrder from "../replay/CommitOrder.ts"
 import { openRecordedWal, type RecordedWal } from "../replay/RecordedWal.ts"
@@ -35,28 +37,34 @@ interface Progress {
   committed: number
 }
 
-const replay = Effect.fnUntraced(function*(source: string, database: string, writers: number, progress: Progress) {
-  const { found, wal } = yield* examine(source, database)
+interface ReplayOptions {
+  readonly source: string
+  readonly database: string
+  readonly writers: number
+  /** What the transactions are committed through. */
+  readonly log: DatabaseLog
+}
+
+const replay = Effect.fnUntraced(function*({ database, log, source, writers }: ReplayOptions, progress: Progress) {
+  const { found, wal } = yield* examine(source, database, log)
   progress.stage = "replaying"
-  const replayed = yield* commitAll(wal, found.databasePages, writers, progress).pipe(
-    Effect.provide(engine(database))
-  )
+  const replayed = yield* withEngine(database, log, commitAll(wal, found.databasePages, writers, progress))
   progress.stage = "checking"
   const integrity = yield* withSqlite(database, integrityCheck)
-  return reportOf(database, wal, replayed, integrity)
+  return reportOf(database, log, wal, replayed, integrity)
 }, Effect.scoped)
 
 /** Everything that can be refused, before a byte is changed. */
-const examine = Effect.fnUntraced(function*(source: string, database: string) {
+const examine = Effect.fnUntraced(function*(source: string, database: string, log: DatabaseLog) {
   const vfs = yield* Vfs
-  const found = yield* examineDatabase(vfs, database)
+  const found = yield* log === "parallel" ? examineParallel(vfs, database) : examineDatabase(vfs, database)
   if (!found.databaseExists) {
     return yield* new OperationFailed({ path: database, sentence: `there is no database at ${database}` })
   }
-  if (found.refusal !== undefined) return yield* found.refusal
   yield* refuseOwnWal(source, database)
+  if (found.refusal !== undefined) return yield* found.refusal
   const wal = yield* openRecordedWal(source)
-  yield* refuseOtherPageSize(wal, found)
+  yield* refuseOtherPageSize(wal, database, found.pageSize)
   if (wal.tornTailBytes > 0) {
     yield* writeError(`${source} ends in ${counted(wal.tornTailBytes, "byte")} of no commit, which are left out`)
   }
@@ -73,12 +81,16 @@ const refuseOwnWal = Effect.fnUntraced(function*(source: string, database: strin
   }
 })
 
-const refuseOtherPageSize = (wal: RecordedWal, found: DatabaseExamination): Effect.Effect<void, OperationFailed> =>
-  found.pageSize === undefined || found.pageSize === wal.pageSize ? Effect.void : Effect.fail(
+const refuseOtherPageSize = (
+  wal: RecordedWal,
+  database: string,
+  pageSize: PageSize | undefined
+): Effect.Effect<void, OperationFailed> =>
+  pageSize === undefined || pageSize === wal.pageSize ? Effect.void : Effect.fail(
     new OperationFailed({
       path: wal.path,
       sentence:
-        `${wal.path} holds pages of ${wal.pageSize} bytes (byte 8), ${found.path} has pages of ${found.pageSize}; nothing was changed`
+        `${wal.path} holds pages of ${wal.pageSize} bytes (byte 8), ${database} has pages of ${pageSize}; nothing was changed`
     })
   )
 
@@ -116,23 +128,30 @@ const commitAll = Effect.fnUntraced(function*(
   })
   const seconds = Number((yield* Clock.monotonicTimeNanos) - startedAt) / 1e9
   const { conflicts } = yield* engineCounts
-  const { checkpoint } = yield* SqliteWal
+  const { checkpoint } = yield* OpenLog
   yield* checkpoint("truncate")
   return { committed: progress.committed, conflicts, seconds }
 })
 
-const reportOf = (database: string, wal: RecordedWal, replayed: Replayed, integrity: string): Report => {
+const reportOf = (
+  database: string,
+  log: DatabaseLog,
+  wal: RecordedWal,
+  replayed: Replayed,
+  integrity: string
+): Report => {
   const { committed, conflicts, seconds } = replayed
   const transactions = wal.transactions.length
   const commitsPerSecond = seconds > 0 ? Math.round(committed / seconds) : 0
   const isFine = integrity === "ok" && committed === transactions
   return {
     exitCode: isFine ? ExitCode.fine : ExitCode.problem,
-    json: { transactions, committed, conflicts, commitsPerSecond, integrityCheck: integrity, database },
+    json: { transactions, committed, conflicts, commitsPerSecond, integrityCheck: integrity, database, log },
     text: (style) =>
       `${style.strong(database)}: ${isFine ? style.good("replayed") : style.bad("does not check")}\n\n${
         pairs([
           ["transactions in the WAL", count(transactions)],
+          ["log", log],
           ["committed", count(committed)],
           ["conflicts", count(conflicts)],
           ["speed", `${count(commitsPerSecond)} commits/s`],
@@ -152,14 +171,15 @@ export const replayCommand = Command.make("replay", {
     Argument.withDescription("A copy of its database as it was before the first commit in the WAL")
   ),
   writers: writersFlag,
+  log: logFlag,
   json
-}, ({ database, json, source, writers }) => {
+}, ({ json, log, ...what }) => {
   const progress: Progress = { stage: "reading", committed: 0 }
   return emit(
     { json },
-    replay(source, database, writers, progress).pipe(
+    Effect.flatMap(readLog(log), (log) => replay({ ...what, log }, progress)).pipe(
       Effect.provide(NodeVfs.layerVfs),
-      withProgress(() => `${progress.stage} ${source}: ${counted(progress.committed, "commit")}`)
+      withProgress(() => `${progress.stage} ${what.source}: ${counted(progress.committed, "commit")}`)
     )
   )
 }).pipe(

@@ -14,12 +14,11 @@
 import { Pager } from "@tidemark/coordinator/Pager"
 import { invariant } from "@tidemark/core/Invariant"
 import { toPageNumber } from "@tidemark/core/Scalars"
-import { SqliteWal } from "@tidemark/wal/SqliteWal"
 import * as Clock from "effect/Clock"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as NodeFs from "node:fs"
-import { engine, type EngineCounts, engineCounts } from "../database.ts"
+import { type EngineCounts, engineCounts, OpenLog, withEngine } from "../database.ts"
 import { OperationFailed } from "../ExitCode.ts"
 import * as CommitOrder from "../replay/CommitOrder.ts"
 import { openRecordedWal } from "../replay/RecordedWal.ts"
@@ -43,15 +42,14 @@ export const runWriter = Effect.fnUntraced(function*(job: WriterJob) {
   const pipe = yield* openPipe
   const work = Effect.gen(function*() {
     const pager = yield* Pager
+    const { checkpoint, startUpCases } = yield* OpenLog
     const ledger = yield* Ledger.open(pager, job.ledgerPages)
     const found = new Set(ledger.tokens.map((token) => Bank.indexOf(token, job)).filter((index) => index !== undefined))
-    pipe.send({ _tag: "recovered", indices: [...found] })
+    pipe.send({ _tag: "recovered", startUpCases, indices: [...found] })
     yield* commitRest(job, ledger, new Set([...found, ...job.acknowledged]), pipe)
-    const { checkpoint } = yield* SqliteWal
     yield* checkpoint("truncate")
   })
-  yield* work.pipe(
-    Effect.provide(engine(job.database)),
+  yield* withEngine(job.database, job.log, work).pipe(
     Effect.tapError((error) => Effect.sync(() => pipe.send({ _tag: "failed", sentence: sentenceOf(error) }))),
     Effect.raceFirst(pipe.broken)
   )

@@ -5,6 +5,7 @@
  */
 import { invariant } from "@tidemark/core/Invariant"
 import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
 import * as Schema from "effect/Schema"
 import { type ChildProcess, spawn } from "node:child_process"
 import { OperationFailed } from "../ExitCode.ts"
@@ -30,12 +31,13 @@ export const writerCommandName = "demo-writer"
 const maxErrorChars = 2000
 
 /**
- * Runs a process that does `job`. `onAnswer` is called for each line that was read, and answers whether to send SIGKILL
- * now; lines that the process has written before it died are still read.
+ * Runs a process that does `job`. `onAnswer` is called for each line that was read, and answers in how many milliseconds
+ * to send SIGKILL, or `undefined`; only its first number counts. Lines that the process has written before it died are
+ * still read.
  *
  * **Details**
  *
- * Answers whether the process was killed. One that ends in any other way without having finished is a failure. When the
+ * Answers whether the process was to be killed, also when it ended before the signal came. One that ends in any other way without having finished is a failure. When the
  * effect is interrupted the process is killed and gone before it ends.
  *
  * @category running
@@ -43,15 +45,18 @@ const maxErrorChars = 2000
  */
 export const runWriterProcess = Effect.fnUntraced(function*(
   job: WriterJob,
-  onAnswer: (answer: WriterAnswer) => boolean
+  onAnswer: (answer: WriterAnswer) => number | undefined
 ): Effect.fn.Return<boolean, OperationFailed> {
   const jobText = yield* Effect.orDie(Schema.encodeEffect(WriterJobJson)(job))
+  const run = Effect.runForkWith(yield* Effect.context<never>())
   return yield* Effect.callback<boolean, OperationFailed>((resume) => {
     const child = start()
+    const killIn = (millis: number) =>
+      run(Effect.andThen(Effect.sleep(millis), Effect.sync(() => child.kill("SIGKILL"))))
     const failed = (sentence: string) =>
       resume(Effect.fail(new OperationFailed({ path: job.database, sentence: `the process that commits ${sentence}` })))
     const lines = new LineReader()
-    let isKilled = false
+    let kill: Fiber.Fiber<boolean> | undefined
     let isFinished = false
     let reason: string | undefined
     let errorText = ""
@@ -59,10 +64,8 @@ export const runWriterProcess = Effect.fnUntraced(function*(
       for (const answer of lines.take(chunk.toString("latin1")).map(decodeAnswer)) {
         isFinished ||= answer._tag === "finished"
         if (answer._tag === "failed") reason = answer.sentence
-        if (onAnswer(answer) && !isKilled) {
-          isKilled = true
-          child.kill("SIGKILL")
-        }
+        const killInMillis = onAnswer(answer)
+        if (killInMillis !== undefined) kill ??= killIn(killInMillis)
       }
     })
     child.stderr?.on("data", (chunk: Buffer) => {
@@ -74,12 +77,14 @@ export const runWriterProcess = Effect.fnUntraced(function*(
     child.on("error", (cause) => failed(`could not be started: ${reasonOf(cause)}`))
     // Not before its pipes are read to their end.
     child.on("close", (code, signal) => {
-      if (isKilled) return resume(Effect.succeed(true))
-      if (isFinished && code === 0) return resume(Effect.succeed(false))
+      kill?.interruptUnsafe()
+      const isAsPlanned = signal === "SIGKILL" ? kill !== undefined : isFinished && code === 0
+      if (isAsPlanned) return resume(Effect.succeed(kill !== undefined))
       const how = signal === null ? `ended with code ${code}` : `was ended by ${signal}`
       failed(`${how}: ${reason ?? (errorText.trim() || "it said nothing")}`)
     })
     return Effect.callback<void>((done) => {
+      kill?.interruptUnsafe()
       if (child.exitCode !== null || child.signalCode !== null) return done(Effect.void)
       child.on("close", () => done(Effect.void))
       child.kill("SIGKILL")

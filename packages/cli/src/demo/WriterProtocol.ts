@@ -8,7 +8,7 @@
  *
  * | line | means |
  * | --- | --- |
- * | `recovered I...` | the database is open, and these transactions were found committed |
+ * | `recovered CASES I...` | the database is open; these rows of the start-up table applied, with commas between them, and these transactions were found committed |
  * | `committed MICROS SYNCS CONFLICTS RETRIES I...` | these are durable; the counts are those of the process so far |
  * | `finished` | everything is committed and checkpointed |
  * | `failed SENTENCE` | the process gave up |
@@ -17,7 +17,7 @@
  */
 import { invariant } from "@tidemark/core/Invariant"
 import * as Schema from "effect/Schema"
-import type { EngineCounts } from "../database.ts"
+import { databaseLogs, type EngineCounts } from "../database.ts"
 
 /**
  * The descriptor of the pipe in the process that commits.
@@ -35,6 +35,7 @@ const Index = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
  */
 export const WriterJob = Schema.Struct({
   database: Schema.String,
+  log: Schema.Literals(databaseLogs),
   recordedWal: Schema.String,
   writers: Index,
   recorded: Index,
@@ -60,7 +61,11 @@ export const WriterJobJson = Schema.fromJsonString(WriterJob)
  * @since 0.1.0
  */
 export type WriterAnswer =
-  | { readonly _tag: "recovered"; readonly indices: ReadonlyArray<number> }
+  | {
+    readonly _tag: "recovered"
+    readonly startUpCases: ReadonlyArray<string>
+    readonly indices: ReadonlyArray<number>
+  }
   | {
     readonly _tag: "committed"
     readonly elapsedMicros: number
@@ -79,7 +84,7 @@ export type WriterAnswer =
 export const encodeAnswer = (answer: WriterAnswer): string => {
   switch (answer._tag) {
     case "recovered":
-      return `recovered ${answer.indices.join(" ")}\n`
+      return `recovered ${[answer.startUpCases.join(","), ...answer.indices].join(" ")}\n`
     case "committed": {
       const { conflicts, retries, syncs } = answer.counts
       return `committed ${[answer.elapsedMicros, syncs, conflicts, retries, ...answer.indices].join(" ")}\n`
@@ -101,12 +106,18 @@ export const decodeAnswer = (line: string): WriterAnswer => {
   const space = line.indexOf(" ")
   const tag = space < 0 ? line : line.slice(0, space)
   const rest = space < 0 ? "" : line.slice(space + 1)
-  const numbers = () => rest === "" ? [] : rest.split(" ").map(Number)
+  const parts = rest.split(" ")
   switch (tag) {
-    case "recovered":
-      return { _tag: "recovered", indices: numbers() }
+    case "recovered": {
+      const [cases = "", ...indices] = parts
+      return {
+        _tag: "recovered",
+        startUpCases: cases === "" ? [] : cases.split(","),
+        indices: indices.map(Number)
+      }
+    }
     case "committed": {
-      const [elapsedMicros = 0, syncs = 0, conflicts = 0, retries = 0, ...indices] = numbers()
+      const [elapsedMicros = 0, syncs = 0, conflicts = 0, retries = 0, ...indices] = parts.map(Number)
       return { _tag: "committed", elapsedMicros, counts: { syncs, conflicts, retries }, indices }
     }
     case "finished":

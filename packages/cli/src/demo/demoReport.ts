@@ -9,6 +9,7 @@ import { count, counted, pairs, type Style } from "../Style.ts"
 import type { DemoOptions, DemoResult } from "./runDemo.ts"
 
 interface Figures {
+  readonly log: string
   readonly writers: number
   readonly transactions: number
   readonly acknowledged: number
@@ -28,6 +29,7 @@ interface Figures {
   readonly acknowledgedBeforeKill: number
   readonly foundUnacknowledged: number
   readonly acknowledgedAfterKill: number
+  readonly startUpCases: ReadonlyArray<string>
   readonly lostAdditions: number
   readonly differingRows: number
   readonly unknownTokens: number
@@ -52,6 +54,7 @@ const figuresOf = (options: DemoOptions, result: DemoResult): Figures => {
   const commitsPerSecond = perSecond(commits, sum((run) => run.seconds))
   const sqliteCommitsPerSecond = perSecond(sqliteAlone.commits, sqliteAlone.seconds)
   return {
+    log: options.log,
     writers: options.writers,
     transactions: recorded,
     acknowledged: countRecorded(
@@ -73,6 +76,7 @@ const figuresOf = (options: DemoOptions, result: DemoResult): Figures => {
     acknowledgedBeforeKill: countRecorded(first.acknowledged),
     foundUnacknowledged: countRecorded(foundUnacknowledged),
     acknowledgedAfterKill: countRecorded(second?.acknowledged ?? []),
+    startUpCases: second?.startUpCases ?? [],
     lostAdditions: verification.lostAdditions,
     differingRows: verification.differingRows,
     unknownTokens: verification.unknownTokens,
@@ -127,6 +131,7 @@ const textOf = (figures: Figures, faults: ReadonlyArray<string>, result: DemoRes
         } on ${counted(result.recording.counterPages.length, "counter")}`
       ],
       ["writers", count(figures.writers)],
+      ["log", figures.log],
       [
         "acknowledged",
         isKilled
@@ -135,7 +140,10 @@ const textOf = (figures: Figures, faults: ReadonlyArray<string>, result: DemoRes
           } found durable without, ${count(figures.acknowledgedAfterKill)} after`
           : count(figures.acknowledged)
       ],
-      ["recovered after the kill", isKilled ? count(figures.recovered) : "no kill"],
+      [
+        "recovered after the kill",
+        isKilled ? `${count(figures.recovered)} (${figures.startUpCases.join(", ")})` : "no kill"
+      ],
       ["lost", count(figures.lost)],
       ["duplicated", count(figures.duplicated)],
       ["conflicts, retries", `${count(figures.conflicts)}, ${count(figures.retries)}`],

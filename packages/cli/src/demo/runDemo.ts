@@ -6,6 +6,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
+import type { DatabaseLog } from "../database.ts"
 import type { OperationFailed } from "../ExitCode.ts"
 import { bar } from "../Progress.ts"
 import { openRecordedWal, type RecordedTransaction } from "../replay/RecordedWal.ts"
@@ -28,6 +29,8 @@ export interface DemoOptions {
   /** After which part of the acknowledgements the process is killed; 0 is never. */
   readonly kill: number | "random"
   readonly keep: boolean
+  /** What the transactions are committed through. */
+  readonly log: DatabaseLog
   /** Makes the workload, and the random moment, repeatable. */
   readonly seed: number
 }
@@ -43,6 +46,8 @@ export interface Run {
   readonly acknowledged: ReadonlySet<number>
   /** What was found durable when the database was opened. */
   readonly found: ReadonlySet<number>
+  /** The rows of the start-up table that applied then; none when the process did not live to say so. */
+  readonly startUpCases: ReadonlyArray<string>
   readonly isKilled: boolean
   readonly seconds: number
   readonly syncs: number
@@ -79,6 +84,31 @@ export interface Stage {
   describe: () => string
 }
 
+/** From which part of the acknowledgements on the process is killed, when the moment is drawn. */
+const leastShare = 0.02
+/** What is drawn above 1 means: after the last one, while the last checkpoint runs. */
+const mostShare = 1.2
+/**
+ * Commits that one sync has made durable are acknowledged together, so a kill at an acknowledgement always hits the
+ * writers while they begin anew. Every other one that is drawn comes up to this much later, whatever is half written
+ * then: a batch, a segment, a certificate, a checkpoint.
+ */
+const maxKillDelayMillis = 15
+
+interface Kill {
+  /** So many acknowledgements trigger it. */
+  readonly after: number
+  readonly delayMillis: number
+}
+
+const drawKill = Effect.fnUntraced(function*(kill: DemoOptions["kill"], total: number): Effect.fn.Return<Kill> {
+  const share = kill === "random" ? yield* Random.nextBetween(leastShare, mostShare) : kill
+  return {
+    after: Math.max(1, Math.floor(Math.min(share, 1) * total)),
+    delayMillis: kill === "random" ? Math.max(0, yield* Random.nextBetween(-maxKillDelayMillis, maxKillDelayMillis)) : 0
+  }
+})
+
 /**
  * Does the main job.
  *
@@ -95,16 +125,15 @@ export const runDemo = Effect.fnUntraced(function*(options: DemoOptions, stage: 
   yield* copyBase(recording, database)
   const recorded = yield* Effect.scoped(openRecordedWal(recording.wal))
   const total = recording.sizes.recorded + recording.sizes.additions
-  const share = options.kill === "random" ? yield* Random.nextBetween(0.02, 0.98) : options.kill
-  const killAfter = share === 0 ? undefined : Math.max(1, Math.floor(share * total))
+  const kill = options.kill === 0 ? undefined : yield* drawKill(options.kill, total)
 
-  const first = yield* commit(jobOf(recording, recorded.transactions, database, writers, new Set()), {
-    killAfter,
+  const first = yield* commit(jobOf(options, recording, recorded.transactions, database, new Set()), {
+    kill,
     stage: showCommits(stage, "committing", 0, total)
   })
   const second = !first.isKilled ? undefined : yield* commit(
-    jobOf(recording, recorded.transactions, database, writers, first.acknowledged),
-    { killAfter: undefined, stage: showCommits(stage, "recovering", first.acknowledged.size, total) }
+    jobOf(options, recording, recorded.transactions, database, first.acknowledged),
+    { kill: undefined, stage: showCommits(stage, "recovering", first.acknowledged.size, total) }
   )
 
   stage.describe = () => "SQLite checks the database"
@@ -135,13 +164,14 @@ const showCommits = (stage: Stage, what: string, before: number, total: number) 
 }
 
 const jobOf = (
+  { log, writers }: DemoOptions,
   recording: Recording,
   recorded: ReadonlyArray<RecordedTransaction>,
   database: string,
-  writers: number,
   acknowledged: ReadonlySet<number>
 ): WriterJob => ({
   database,
+  log,
   recordedWal: recording.wal,
   writers,
   ...recording.sizes,
@@ -154,29 +184,31 @@ const jobOf = (
 
 /** Runs one process to its end, planned or not, and gathers what it says. */
 const commit = Effect.fnUntraced(function*(job: WriterJob, plan: {
-  readonly killAfter: number | undefined
+  readonly kill: Kill | undefined
   readonly stage: (done: number) => void
 }): Effect.fn.Return<Run, OperationFailed> {
   const acknowledged = new Set<number>()
   const found = new Set<number>()
+  let startUpCases: ReadonlyArray<string> = []
   let seconds = 0
   let counts = { syncs: 0, conflicts: 0, retries: 0 }
   plan.stage(0)
-  const onAnswer = (answer: WriterAnswer): boolean => {
+  const onAnswer = (answer: WriterAnswer): number | undefined => {
     switch (answer._tag) {
       case "recovered":
+        startUpCases = answer.startUpCases
         for (const index of answer.indices) found.add(index)
-        return false
+        return undefined
       case "committed":
         for (const index of answer.indices) acknowledged.add(index)
         seconds = answer.elapsedMicros / 1e6
         counts = answer.counts
         plan.stage(acknowledged.size)
-        return plan.killAfter !== undefined && acknowledged.size >= plan.killAfter
+        return plan.kill !== undefined && acknowledged.size >= plan.kill.after ? plan.kill.delayMillis : undefined
       default:
-        return false
+        return undefined
     }
   }
   const isKilled = yield* runWriterProcess(job, onAnswer)
-  return { acknowledged, found, isKilled, seconds, ...counts }
+  return { acknowledged, found, startUpCases, isKilled, seconds, ...counts }
 })
