@@ -3,8 +3,10 @@ import * as CompatCoordinator from "@tidemark/coordinator/CompatCoordinator"
 import * as Pager from "@tidemark/coordinator/Pager"
 import * as WriteSet from "@tidemark/coordinator/WriteSet"
 import { toPageNumber } from "@tidemark/core/Scalars"
+import type { FileLock } from "@tidemark/platform/FileLock"
 import * as NodeVfs from "@tidemark/platform/NodeVfs"
 import { Vfs } from "@tidemark/platform/Vfs"
+import type { CommitLog } from "@tidemark/wal/CommitLog"
 import * as SqliteWal from "@tidemark/wal/SqliteWal"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -15,16 +17,22 @@ import type { Contestant } from "./rounds.ts"
 import { makeRowPages, type RowPage, verifyRowPages } from "./rowPages.ts"
 import { writeInFibers } from "./writers.ts"
 
-/** The engine with everything that it stands on. Standard output belongs to the results. */
-export const engine = (options: SqliteWal.SqliteWalOptions) =>
+/** The engine over a log, with everything that it stands on. Standard output belongs to the results. */
+const engineOver = <R, E>(log: Layer.Layer<R | CommitLog, E, Vfs | FileLock>) =>
   Pager.layer.pipe(
     Layer.provideMerge(CompatCoordinator.layer),
-    Layer.provideMerge(SqliteWal.layer(options)),
+    Layer.provideMerge(log),
     Layer.provideMerge(NodeVfs.layer),
     Layer.provideMerge(Layer.succeed(References.MinimumLogLevel, "Warn"))
   )
 
-type Services = Layer.Success<ReturnType<typeof engine>>
+/** The engine over the SQLite WAL. */
+export const engine = (options: SqliteWal.SqliteWalOptions) => engineOver(SqliteWal.layer(options))
+
+/** The log of a database. */
+export type LogOf<E = unknown> = (database: string) => Layer.Layer<CommitLog, E, Vfs | FileLock>
+
+type Services = Layer.Success<ReturnType<typeof engineOver<never, never>>>
 
 /** One commit of a row's page. */
 export type Commit<R, E> = (row: RowPage) => Effect.Effect<unknown, E, R>
@@ -57,14 +65,14 @@ export const throughCoordinator = Effect.gen(function*() {
 
 const contestant = <E>(
   name: string,
-  checkpointFrames: number,
+  logOf: LogOf,
   makeCommit: Effect.Effect<Commit<never, E>, never, Services>
 ): Contestant => ({
   name,
   open: async ({ directory, writers }) => {
     const database = NodePath.join(directory, "tidemark.db")
     const rows = makeRowPages(database, writers)
-    const runtime = ManagedRuntime.make(engine({ database, autoCheckpointFrames: checkpointFrames }))
+    const runtime = ManagedRuntime.make(engineOver(logOf(database)))
     const commit = await runtime.runPromise(makeCommit)
     return {
       run: (loop) => runtime.runPromise(writeInFibers(loop, rows, commit)),
@@ -76,8 +84,14 @@ const contestant = <E>(
   }
 })
 
+const sqliteWal = (checkpointFrames: number): LogOf => (database) =>
+  SqliteWal.layer({ database, autoCheckpointFrames: checkpointFrames })
+
 export const tidemarkPager = (checkpointFrames: number): Contestant =>
-  contestant("Tidemark, Pager", checkpointFrames, throughPager)
+  contestant("Tidemark, Pager", sqliteWal(checkpointFrames), throughPager)
 
 export const tidemarkCoordinator = (checkpointFrames: number): Contestant =>
-  contestant("Tidemark, coordinator", checkpointFrames, throughCoordinator)
+  coordinatorOver("Tidemark, coordinator", sqliteWal(checkpointFrames))
+
+/** The coordinator over any log. */
+export const coordinatorOver = (name: string, logOf: LogOf): Contestant => contestant(name, logOf, throughCoordinator)
