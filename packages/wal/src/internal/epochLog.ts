@@ -33,9 +33,9 @@ import * as LogMetrics from "../LogMetrics.ts"
 import { DurabilityTimeout, type LaneFull } from "../ParallelWalErrors.ts"
 import { annotate, type TraceFields } from "../ParallelWalTrace.ts"
 import { segmentPath } from "../SegmentFormat.ts"
+import { AdmissionLine } from "./admissionLine.ts"
 import type { BatchInEpoch, EpochEncoder, EpochImage } from "./epochEncoder.ts"
 import { EpochWaiters } from "./epochWaiters.ts"
-import { Fifo } from "./fifo.ts"
 import { flushSpan, traceIdOf } from "./flushTrace.ts"
 import type { Lanes } from "./lanes.ts"
 import type { LaterLog } from "./laterLog.ts"
@@ -133,7 +133,14 @@ export class EpochLog {
   private quiescing = 0
   private state: "open" | "closing" | "closed" = "open"
   private poisoned: WalPoisoned | undefined
-  private readonly admissions = new Fifo<{ readonly admission: Admission; readonly fits: () => boolean }>()
+  private readonly admissions = new AdmissionLine({
+    ended: () => this.ended(),
+    hasRoom: (length) => this.hasRoom(length),
+    onDefect: (defect, admission) => {
+      this.poison(Cause.die(defect))
+      this.tell(() => admission.refuse(this.ended() ?? this.closed))
+    }
+  })
   private readonly epochWaiters = new EpochWaiters()
   private readonly oneCycle = Semaphore.makeUnsafe(1)
 
@@ -187,7 +194,11 @@ export class EpochLog {
 
   ended(): LogEnded | undefined {
     if (this.poisoned !== undefined) return this.poisoned
-    return this.state === "open" ? undefined : new LogClosed({ log: this.options.database })
+    return this.state === "open" ? undefined : this.closed
+  }
+
+  private get closed(): LogClosed {
+    return new LogClosed({ log: this.options.database })
   }
 
   // -------------------------------------------------------------------------------------------------------------------
@@ -195,41 +206,13 @@ export class EpochLog {
   // -------------------------------------------------------------------------------------------------------------------
 
   /** Asks for room, in arrival order; see `GroupCommit.admit`. `fits`: what else has to be the case. */
-  readonly admit = (admission: Admission, fits: () => boolean = always): () => void => {
-    const ended = this.ended()
-    if (ended !== undefined) {
-      admission.refuse(ended)
-      return () => {}
-    }
-    if (this.admissions.size === 0 && this.hasRoom(admission.length) && fits()) {
-      admission.enter()
-      return () => {}
-    }
-    const waiting = { admission, fits }
-    this.admissions.push(waiting)
-    return () => {
-      if (this.admissions.remove(waiting)) this.admitWaiting()
-    }
-  }
+  readonly admit = (admission: Admission, fits: () => boolean = always): () => void =>
+    this.admissions.ask(admission, fits)
 
   /** A hand-over above the bound is let in alone. */
   private hasRoom(length: number): boolean {
     return this.quiescing === 0 &&
       (this.bytesInFlight === 0 || this.bytesInFlight + length <= this.options.maxQueuedBytes)
-  }
-
-  private admitWaiting(): void {
-    for (let next = this.admissions.first; next !== undefined; next = this.admissions.first) {
-      if (this.ended() !== undefined || !this.hasRoom(next.admission.length) || !next.fits()) return
-      this.admissions.shift()
-      try {
-        next.admission.enter()
-      } catch (defect) {
-        this.poison(Cause.die(defect))
-        // It is in no queue any more, so the poison has not told it.
-        return this.tell(() => next.admission.refuse(this.ended() ?? new LogClosed({ log: this.options.database })))
-      }
-    }
   }
 
   /** See {@link EpochEncoder.laneFor}. */
@@ -329,7 +312,7 @@ export class EpochLog {
     this.batches = []
     this.sealed = sealed
     // The lanes are empty: who waited for room in one joins the next epoch.
-    this.admitWaiting()
+    this.admissions.proceed()
     return sealed
   }
 
@@ -433,7 +416,7 @@ export class EpochLog {
     this.tell(this.onPublished)
     for (const { waiter } of batches) this.tell(() => waiter.succeed())
     wakeOthers()
-    this.admitWaiting()
+    this.admissions.proceed()
   }
 
   /** Tells one of many (invariant 5). */
@@ -485,7 +468,7 @@ export class EpochLog {
       () =>
         Effect.sync(() => {
           this.quiescing--
-          this.admitWaiting()
+          this.admissions.proceed()
         })
     )
   }
@@ -531,7 +514,7 @@ export class EpochLog {
     this.batches = []
     lanes.abandon()
     for (const { waiter } of waiting) this.tell(() => waiter.fail(ended))
-    for (const { admission } of this.admissions.takeAll()) this.tell(() => admission.refuse(ended))
+    for (const admission of this.admissions.takeAll()) this.tell(() => admission.refuse(ended))
     this.epochWaiters.fail(ended)
   }
 
@@ -542,8 +525,8 @@ export class EpochLog {
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     if (this.state !== "open") return Effect.void
     this.state = "closing"
-    const closed = new LogClosed({ log: this.options.database })
-    for (const { admission } of this.admissions.takeAll()) this.tell(() => admission.refuse(closed))
+    const { closed } = this
+    for (const admission of this.admissions.takeAll()) this.tell(() => admission.refuse(closed))
     return this.drain.pipe(
       Effect.catch(() => this.drain),
       Effect.catch((cause) => this.oneCycle.withPermit(this.abort(cause))),
