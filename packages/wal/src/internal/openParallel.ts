@@ -3,10 +3,11 @@
  *
  * Invariants
  * 1. Nothing on the disk changes before every refusal has had its turn.
- * 2. Recovery deletes nothing that a checkpoint has not made superfluous: segments without a certificate stay until one
- *    is through (RC-07).
+ * 2. Recovery deletes nothing that a checkpoint has not made superfluous, durably: segments without a certificate stay
+ *    until one is through (RC-07).
  * 3. Sequences of an interval that was never certified are not used again (PW-29): where a segment without a certificate
  *    says which they were, a certificate of its own says that the interval was aborted.
+ * 4. Where segments hold commits that are not in the database file, its header says so before anything is copied or certified.
  */
 import { invariant } from "@tidemark/core/Invariant"
 import type { CommitSeq, PageSize, WalEpoch } from "@tidemark/core/Scalars"
