@@ -81,8 +81,10 @@ export const sqliteDifference = (disk: MemoryDisk, version: Version, pageSize: P
   const [, readVersion] = versionBytes(disk)
   if (readVersion !== undefined && readVersion > 2) return undefined
   const pages = filePages(disk, pageSize)
-  // A database that is being made: nothing was ever committed.
-  if (version.databasePages === 1 && (readVersion === undefined || readVersion === 0)) return undefined
+  // A database that is being made may lack parts of its only page: nothing was ever committed.
+  const only = version.databasePages === 1 ? version.pages.get(1) : undefined
+  const file = disk.readFile(memoryPath) ?? new Uint8Array(0)
+  if (only !== undefined && file.every((byte, at) => byte === 0 || byte === only[at])) return undefined
   pages[0]?.fill(2, 18, 20)
   return firstDifference(version, Math.min(pages.length, version.databasePages), (page) => pages[page - 1])
 }
