@@ -16,7 +16,6 @@ import * as ParallelWal from "@tidemark/wal/ParallelWal"
 import type { DurabilityTimeout } from "@tidemark/wal/ParallelWalErrors"
 import * as SqliteWal from "@tidemark/wal/SqliteWal"
 import type { StartUpCase } from "@tidemark/wal/StartUp"
-import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -70,12 +69,10 @@ const layersOfLog: Record<
       OpenLog,
       Effect.gen(function*() {
         const wal = yield* ParallelWal.ParallelWal
-        const { poison } = yield* CommitLog
         return {
           startUpCases: wal.startUp.cases,
           checkpoint: wal.checkpoint,
-          // Closing the coordinator waits for every commit that it has accepted; this decides them.
-          stuck: Effect.tapError(stuckEpoch(wal), (error) => Effect.sync(() => poison(Cause.fail(error))))
+          stuck: stuckEpoch(wal)
         }
       })
     ).pipe(Layer.provideMerge(ParallelWal.layer({ database })))
@@ -144,21 +141,6 @@ export const counterOf = (metric: { readonly id: string }): Effect.Effect<number
     return sum
   })
 
-/** Of an epoch of the parallel log: its segment, the name of it, and its certificate. */
-const syncsPerEpoch = 3
-
-/**
- * The syncs that commits have waited for since the process began, in any log.
- *
- * @category metrics
- * @since 0.1.0
- */
-export const commitSyncs: Effect.Effect<number> = Effect.zipWith(
-  counterOf(LogMetrics.syncs),
-  counterOf(LogMetrics.epochsFlushed),
-  (syncs, epochs) => syncs + syncsPerEpoch * epochs
-)
-
 /**
  * Reads the metrics of the engine.
  *
@@ -166,7 +148,7 @@ export const commitSyncs: Effect.Effect<number> = Effect.zipWith(
  * @since 0.1.0
  */
 export const engineCounts: Effect.Effect<EngineCounts> = Effect.all({
-  syncs: commitSyncs,
+  syncs: counterOf(LogMetrics.syncs),
   conflicts: counterOf(CoordinatorMetrics.conflicts),
   retries: counterOf(CoordinatorMetrics.retries)
 })

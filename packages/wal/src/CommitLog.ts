@@ -117,6 +117,13 @@ export class CommitLog extends Context.Service<CommitLog, {
   /** Takes no more commits: the state that the coordinator shares with the log is broken. */
   readonly poison: (cause: Cause.Cause<unknown>) => void
 
+  /**
+   * Decides what was handed over: when it returns each of those commits is durable or has failed. A log that tries again
+   * what it could not write gives up after one more attempt, and has ended then. For a coordinator that closes; the log
+   * stays open.
+   */
+  readonly settle: Effect.Effect<void>
+
   /** Opens a hold on what is published now. */
   readonly openReader: () => LogReader
 

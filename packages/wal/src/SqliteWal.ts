@@ -245,6 +245,8 @@ const make = Effect.fnUntraced(function*(
     admit: engine.admit,
     appendUnsafe: (commit, waiter) => state.append(commit, waiter),
     poison: engine.poison,
+    // A failure is told to those who wait.
+    settle: Effect.ignore(engine.flushNow),
     openReader: () => state.openReader(),
     onRestart: (listener) => {
       state.restartListeners.push(listener)

@@ -321,10 +321,11 @@ export class Coordinator {
       this.lastAssigned = tip
     })
 
-  /** Takes no more commits and waits for those that were accepted. */
+  /** Takes no more commits and waits until those that were accepted are decided. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     this.isClosed = true
-    return this.awaitVisible(this.lastAssigned)
+    // Not only wait: a log whose files cannot be written would try again for as long as nobody tells it to settle.
+    return Effect.andThen(this.log.settle, Effect.suspend(() => this.awaitVisible(this.lastAssigned)))
   })
 }
 

@@ -124,6 +124,7 @@ export class RecordingLog {
         return recorded.walOffset
       },
       poison: (cause) => this.poison(Cause.pretty(cause)),
+      settle: Effect.void,
       openReader: () => ({
         high: this.published.commitSeq,
         databasePages: this.published.databasePages,

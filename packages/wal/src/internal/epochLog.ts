@@ -51,6 +51,8 @@ export interface EpochFiles {
     attempt: number,
     buffers: ReadonlyArray<Uint8Array>
   ) => Effect.Effect<void, VfsError>
+  /** Syncs that an epoch takes. */
+  readonly syncsPerEpoch: number
   /** A failure is final. */
   readonly certify: (certificate: Certificate) => Effect.Effect<void, VfsError>
 }
@@ -115,7 +117,7 @@ export class EpochLog {
   isMarked: boolean
   /** The decision of the controller to close the open epoch, if it was one. */
   decisionId: number | undefined
-  /** Called when commits became durable. */
+  /** Called when commits became durable, and when they could not. */
   onPublished: () => void = () => {}
   /** Called when an epoch is durable, before anybody is woken. */
   onFlushed: (flush: { readonly writers: number; readonly frames: number; readonly flushMicros: number }) => void =
@@ -181,6 +183,11 @@ export class EpochLog {
   /** Nothing is handed over that is not durable. */
   get isIdle(): boolean {
     return this.sealed === undefined && this.batches.length === 0
+  }
+
+  /** An epoch could not be written, and is tried again. */
+  get isStuck(): boolean {
+    return this.sealed?.cause !== undefined
   }
 
   get isPoisoned(): boolean {
@@ -354,6 +361,7 @@ export class EpochLog {
     sealed.attempt++
     sealed.cause = cause
     LogMetrics.segmentWriteFailures.updateUnsafe(1, this.options.context)
+    this.tell(this.onPublished)
     // A disk stays full for longer than an epoch lasts: the first time, then seldom.
     return Number.isInteger(Math.log2(attempt))
       ? Effect.logWarning(`epoch ${epoch} could not be written (attempt ${attempt}) and is tried again`, cause)
@@ -379,7 +387,7 @@ export class EpochLog {
 
   /** Everything in one synchronous step, and only then is anybody woken (invariant 3). */
   private publish(sealed: SealedEpoch, flushMicros: number): void {
-    const { clock, context, database, encoder, index, lanes } = this.options
+    const { clock, context, database, encoder, files, index, lanes } = this.options
     const { batches, epoch, image } = sealed
     const last = batches.at(-1)
     const first = batches[0]
@@ -410,6 +418,7 @@ export class EpochLog {
     encoder.flushed(lanes)
     sealed.span?.end(clock.currentTimeNanosUnsafe(), Exit.void)
     LogMetrics.epochsFlushed.updateUnsafe(1, context)
+    LogMetrics.syncs.updateUnsafe(files.syncsPerEpoch, context)
     LogMetrics.epochFlushSeconds.updateUnsafe(flushMicros / 1e6, context)
     LogMetrics.commits.updateUnsafe(batches.length, context)
     this.tell(() => this.onFlushed({ writers: batches.length, frames: image.pages.length, flushMicros }))
@@ -519,17 +528,21 @@ export class EpochLog {
   }
 
   /**
-   * Takes nothing more, and makes durable what is there. An epoch that cannot be written is tried once more (PW-15);
-   * then its interval is aborted by a certificate of its own, so that it is decided, and everybody is told.
+   * Makes durable what is there. An epoch that cannot be written is tried once more (PW-15); then its interval is aborted
+   * by a certificate of its own, so that it is decided, and the log is poisoned.
    */
+  readonly settle: Effect.Effect<void> = Effect.suspend(() => this.drain).pipe(
+    Effect.catch(() => this.drain),
+    Effect.catch((cause) => this.oneCycle.withPermit(this.abort(cause)))
+  )
+
+  /** Takes nothing more, settles what is there, and tells everybody who waits. */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     if (this.state !== "open") return Effect.void
     this.state = "closing"
     const { closed } = this
     for (const admission of this.admissions.takeAll()) this.tell(() => admission.refuse(closed))
-    return this.drain.pipe(
-      Effect.catch(() => this.drain),
-      Effect.catch((cause) => this.oneCycle.withPermit(this.abort(cause))),
+    return this.settle.pipe(
       Effect.andThen(Effect.sync(() => {
         this.state = "closed"
         this.tellAll(closed)

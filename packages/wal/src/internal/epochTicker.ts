@@ -67,7 +67,7 @@ export class EpochTicker {
         this.fiber = fiber
         // Not before its last cycle is over: who stops it meanwhile waits for that too.
         fiber.addObserver(() => {
-          if (this.fiber === fiber) this.fiber = undefined
+          this.fiber = undefined
         })
         return fiber
       })

@@ -94,7 +94,14 @@ export class ParallelCheckpoint {
           ))
       )
     )
-  }).pipe((round) => this.oneAtATime.withPermit(round))
+  }).pipe(
+    // Unless the database file itself failed the next round tries again.
+    Effect.catchIf(
+      (error) => error !== this.failure && error._tag === "CheckpointFailed",
+      (error) => Effect.logWarning("an automatic checkpoint failed and is tried again", error)
+    ),
+    (round) => this.oneAtATime.withPermit(round)
+  )
 
   /**
    * After the log was closed, and before its files are: what waits for readers ends, what copies finishes. With `isLast`
@@ -103,7 +110,9 @@ export class ParallelCheckpoint {
    */
   close(isLast: boolean): Effect.Effect<void> {
     const last = Effect.suspend(() =>
-      isLast && !this.options.log.isPoisoned && this.canBeEmptied ? Effect.andThen(this.copy, this.standAlone) : Effect.void
+      isLast && !this.options.log.isPoisoned && this.canBeEmptied
+        ? Effect.andThen(this.copy, this.standAlone)
+        : Effect.void
     )
     return Deferred.succeed(this.closing, undefined).pipe(
       Effect.andThen(this.oneAtATime.withPermit(last)),

@@ -91,8 +91,11 @@ export const makeParallelWal = Effect.fnUntraced(function*(
     recoveryEpoch: examination.highestEpoch,
     files: {
       markDatabase: markDatabase(databaseFile, 3),
-      writeSegment: (epoch, attempt, buffers) => writeSegment(vfs, { database, epoch, attempt, policy, buffers }),
-      certify: opened.certificates.append
+      writeSegment: (epoch, attempt, buffers) =>
+        writeSegment(vfs, { database, epoch, attempt, policy, buffers, background: true }),
+      certify: opened.certificates.append,
+      // The segment, its directory, the certificate.
+      syncsPerEpoch: policy === "off" ? 0 : 3
     },
     clock,
     context
@@ -126,7 +129,8 @@ export const makeParallelWal = Effect.fnUntraced(function*(
   if (examination.isReadOnly) yield* checkpoint.acceptLoss(opened)
 
   const recovered = {
-    base: examination.base,
+    // What was settled at the start is in the database file, and nothing of it is told below.
+    base: index.segments.length === 0 ? log.published.commitSeq : examination.base,
     tip: log.published.commitSeq,
     pages: Array.from(index.newestVersions())
   }
@@ -137,7 +141,8 @@ export const makeParallelWal = Effect.fnUntraced(function*(
   let attemptedAt = -index.records
   yield* forkAutoCheckpoint({
     threshold: options.autoCheckpointFrames ?? defaults.autoCheckpointFrames,
-    sinceLastRound: () => log.recordsPublished - attemptedAt,
+    // What cannot be written for want of room can be after a checkpoint has let segments go.
+    sinceLastRound: () => log.isStuck && index.segments.length > 0 ? Infinity : log.recordsPublished - attemptedAt,
     onPublished: (listener) => {
       log.onPublished = listener
     },
@@ -303,6 +308,7 @@ export const makeParallelWal = Effect.fnUntraced(function*(
       return 0
     },
     poison: log.poison,
+    settle: log.settle,
     openReader: () => readers.open(log.published),
     onRestart: (listener) => {
       readers.listeners.push(listener)
