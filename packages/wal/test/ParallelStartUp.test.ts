@@ -290,7 +290,7 @@ describe("ParallelStartUp: segments and certificates that do not agree", () => {
       // Of the same epoch, sequences and lengths, and in itself without a fault.
       const other = segmentBytes(
         2,
-        recordsOf(second).map((record) => ({ ...record, after: record.after.toReversed() }))
+        recordsOf(second).map((record) => Object.assign(record, { after: record.after.toReversed() }))
       )
       assert.strictEqual(other.length, segmentBytes(2, recordsOf(second)).length)
       const exchanged = refusalOf(yield* examineAs({ ...whole, [segmentFile(2)]: other }), "CertifiedSegmentLost")
