@@ -420,6 +420,40 @@ describe("ParallelWal: closing", () => {
       assert.strictEqual(wal.epoch(), epoch)
     }))
 
+  it.effect("PW-15 closing tries an epoch that fails for the first time once more", () =>
+    Effect.gen(function*() {
+      const disk = emptyDisk()
+      const opened = yield* openByHand(disk)
+      const told: Array<string> = []
+      handOver(opened, 1n, (what) => told.push(what))
+      const fault = disk.inject({ operation: "write", path: anySegment, fault: { kind: "error", code: "EIO" } })
+      yield* opened.close
+      assert.strictEqual(fault.hits, 1)
+      assert.deepStrictEqual(told, ["1 entered", "1 durable"])
+    }))
+
+  it.effect("PW-29 a cycle by hand while closing aborts an interval: it is not written any more", () =>
+    Effect.gen(function*() {
+      const disk = slowDisk()
+      const opened = yield* openByHand(disk)
+      const told: Array<string> = []
+      handOver(opened, 1n, (what) => told.push(what))
+      // The attempts of closing fail; the one after them would not.
+      disk.inject({ operation: "write", path: anySegment, fault: { kind: "error", code: "EIO" }, times: 2 })
+      const hold = disk.hold({ operation: "syncData", path: certificates })
+      const closing = yield* Effect.forkChild(opened.close, { startImmediately: true })
+      yield* hold.reached
+      const beside = yield* Effect.forkChild(outcomeOf(opened.wal.advanceAndFlush()), { startImmediately: true })
+      yield* settle
+      yield* hold.release
+      yield* Fiber.join(closing)
+      assert.strictEqual(yield* Fiber.join(beside), "WalPoisoned")
+      assert.deepStrictEqual(told, ["1 entered", "1 WalPoisoned"])
+      assert.deepStrictEqual(segmentsOn(disk), [])
+      const { startUp } = (yield* openByHand(disk)).wal
+      assert.deepStrictEqual(startUp.certificates?.certificates.map(({ certificate }) => certificate.aborted), [true])
+    }))
+
   it.effect("PW-29 a cycle by hand beside a close: every interval has one certificate", () =>
     Effect.gen(function*() {
       const disk = slowDisk()

@@ -1,7 +1,9 @@
 /** What writers and coordinators meet when they hand over: lanes, room, order, stepping back. */
 import { assert, describe, it } from "@effect/vitest"
-import { PageNumber, toCommitSeq } from "@tidemark/core/Scalars"
+import { PageNumber, toCommitSeq, WalEpoch } from "@tidemark/core/Scalars"
 import { Cause, Effect, Exit, Fiber, Scope } from "effect"
+import { EpochWaiters } from "../src/internal/epochWaiters.ts"
+import { LogClosed } from "../src/LogErrors.ts"
 import * as LogMetrics from "../src/LogMetrics.ts"
 import { maxImageBytes } from "../src/SegmentFormat.ts"
 import { outcomeOf, settle } from "./support/engine.ts"
@@ -335,17 +337,25 @@ describe("ParallelWal: room and order", () => {
       assert.strictEqual(stampOf(opened, 2), 3)
     }))
 
-  it.effect("PW-12 hundreds of interrupted waiters for an epoch leave nothing behind", () =>
+  it.effect("PW-12 who is interrupted while he waits for an epoch leaves nothing behind", () =>
     Effect.gen(function*() {
-      const opened = yield* openByHand(emptyDisk())
-      const epoch = opened.wal.epoch()
+      const waiters = new EpochWaiters()
       const fibers = yield* Effect.forEach(
         Array.from({ length: 300 }),
-        () => Effect.forkChild(opened.wal.awaitDurable(epoch, "1 hour"), { startImmediately: true })
+        (_, at) =>
+          Effect.forkChild(waiters.await(WalEpoch.make(BigInt(at % 3)), () => undefined), { startImmediately: true })
       )
-      for (const fiber of fibers.slice(1)) yield* Fiber.interrupt(fiber)
-      yield* opened.wal.advanceAndFlush()
-      yield* Fiber.join(fibers[0] ?? Effect.runFork(Effect.die("no fiber")))
+      assert.strictEqual(waiters.size, 300)
+      for (const fiber of fibers.slice(3)) yield* Fiber.interrupt(fiber)
+      assert.strictEqual(waiters.size, 3)
+      waiters.raise(WalEpoch.make(1n))
+      const wake = waiters.takeDue()
+      assert.deepStrictEqual(fibers.slice(0, 3).map(isWaiting), [true, true, true], "taken out, not told yet")
+      assert.strictEqual(waiters.size, 1)
+      wake()
+      assert.deepStrictEqual(fibers.slice(0, 3).map(isWaiting), [false, false, true])
+      waiters.fail(new LogClosed({ log: "test" }))
+      assert.strictEqual(waiters.size, 0)
     }))
 
   it.effect("PW-11 whoever is told may hand over again at once, and sees everything in place", () =>

@@ -169,6 +169,20 @@ describe("ParallelWal: two ways to encode", () => {
       assert.deepStrictEqual(contents[2], contents[0])
     }))
 
+  it.effect("PW-12 images are copied: a writer uses its memory again as soon as the batch is accepted", () =>
+    Effect.gen(function*() {
+      for (const mode of ["auto", "conservative", "shadow_compare"] as const) {
+        const opened = yield* openByHand(emptyDisk(), { control: { mode } })
+        const writer = yield* opened.wal.writer
+        const memory = imageOf(2, 7)
+        yield* writer.submitBatch({ ...batchOf(1, {}), records: [{ page: toPageNumber(2), after: memory }] })
+        memory.fill(0xff)
+        yield* opened.wal.advanceAndFlush()
+        assert.strictEqual(stampOf(opened, 2), 7, mode)
+        assert.strictEqual(opened.wal.fallback(), "none")
+      }
+    }))
+
   it.effect("PW-31 an operator forces conservative mode for the interval that is open, and resumes", () =>
     ownMetrics(recording(({ lines }) =>
       Effect.gen(function*() {
@@ -339,6 +353,23 @@ describe("ParallelWal: the controller", () => {
         assert.isAbove(named.length, 0)
         assert.includeMembers(sealing, named as Array<number>)
         assert.strictEqual(new Set(named).size, named.length, "no two of them the same")
+      })
+    ))
+
+  it.effect("PW-32 PW-33 an epoch that nobody decided to close names no decision", () =>
+    recording(({ spans }) =>
+      Effect.gen(function*() {
+        const { wal } = yield* openByHand(emptyDisk(), { ...byHand, ticker: true, controller: true })
+        const writer = yield* wal.writer
+        yield* settle
+        yield* writer.submitBatch(batchOf(1, { 2: 1 }))
+        yield* settle
+        assert.strictEqual(wal.published(), 1n)
+        yield* writer.submitBatch(batchOf(2, { 2: 2 }))
+        yield* wal.advanceAndFlush()
+        const named = spans.filter(({ name }) => name === "parallel_wal_lane_flush")
+          .map(({ attributes }) => attributes.get("decision_id"))
+        assert.deepStrictEqual(named, [1, undefined])
       })
     ))
 
