@@ -1,5 +1,5 @@
 /** PG-11: growing, cutting, what others see of it, and what SQLite makes of it. */
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe } from "@effect/vitest"
 import type * as Pager from "@tidemark/coordinator/Pager"
 import { PageOutOfRange } from "@tidemark/coordinator/PagerErrors"
 import { PageSize, toCommitSeq } from "@tidemark/core/Scalars"
@@ -23,6 +23,7 @@ import {
   readNow,
   valueOf
 } from "./support/database.ts"
+import { test } from "./support/logs.ts"
 import { temporaryDirectory } from "./support/temporaryDirectory.ts"
 
 const open10 = Effect.gen(function*() {
@@ -46,17 +47,17 @@ const valuesOf = (database: Pick<Database, "pager">, upTo: number) =>
   }))
 
 describe("Pager: growing", () => {
-  it.effect("PG-11 pages between the end and what was written are zeros, and belong to the database", () =>
+  test.overLogs("PG-11 pages between the end and what was written are zeros, and belong to the database", () =>
     Effect.gen(function*() {
       const database = yield* open10
       yield* database.pager.withTransaction((tx) => tx.write(page(14), filled(14)))
       assert.strictEqual(sizeOf(database), 14)
       assert.deepStrictEqual(yield* valuesOf(database, 16), [2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 0, 0, 14, 0, 0])
-      yield* database.wal.checkpoint("truncate")
+      yield* database.control.checkpoint("truncate")
       assert.deepStrictEqual(yield* valuesOf(database, 14), [2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 0, 0, 14])
     }))
 
-  it.effect("PG-11 pages that were allocated and never written are zeros, and are there", () =>
+  test.overLogs("PG-11 pages that were allocated and never written are zeros, and are there", () =>
     Effect.gen(function*() {
       const database = yield* open10
       const allocated = yield* database.pager.withTransaction((tx) =>
@@ -67,7 +68,7 @@ describe("Pager: growing", () => {
       assert.deepStrictEqual((yield* valuesOf(database, 12)).slice(-2), [0, 0])
     }))
 
-  it.effect("PG-11 two that grow the database at once get the same page, and one of them is refused", () =>
+  test.overLogs("PG-11 two that grow the database at once get the same page, and one of them is refused", () =>
     Effect.gen(function*() {
       const database = yield* open10
       const first = yield* database.pager.begin()
@@ -78,7 +79,7 @@ describe("Pager: growing", () => {
       assert.strictEqual(sizeOf(database), 11)
     }))
 
-  it.effect("PG-11 fibers that each allocate a page get one each", () =>
+  test.overLogs("PG-11 fibers that each allocate a page get one each", () =>
     Effect.gen(function*() {
       const database = yield* open10
       const allocated = yield* Effect.forEach(
@@ -96,7 +97,7 @@ describe("Pager: growing", () => {
       }
     }))
 
-  it.effect("PG-11 growth beyond what a commit can carry is refused, however far it goes", () =>
+  test.overLogs("PG-11 growth beyond what a commit can carry is refused, however far it goes", () =>
     Effect.gen(function*() {
       const database = yield* open10
       for (const number of [98_302 + 11, 4_000_000_000]) {
@@ -108,7 +109,7 @@ describe("Pager: growing", () => {
       yield* database.pager.withTransaction((tx) => tx.write(page(11), filled(11)))
     }))
 
-  it.effect("PG-11 who has seen the size and is serializable is refused when it changed", () =>
+  test.overLogs("PG-11 who has seen the size and is serializable is refused when it changed", () =>
     Effect.gen(function*() {
       const database = yield* open10
       const looking: ReadonlyArray<(tx: Pager.Transaction) => Effect.Effect<unknown, PageOutOfRange>> = [
@@ -134,7 +135,7 @@ describe("Pager: growing", () => {
 })
 
 describe("Pager: cutting", () => {
-  it.effect("PG-11 a cut database ends there, its pages behind the end are zeros, also when they come back", () =>
+  test.overLogs("PG-11 a cut database ends there, its pages behind the end are zeros, also when they come back", () =>
     Effect.gen(function*() {
       const database = yield* open10
       yield* database.pager.withTransaction((tx) => tx.truncateTo(4))
@@ -142,12 +143,12 @@ describe("Pager: cutting", () => {
       assert.deepStrictEqual(yield* valuesOf(database, 10), [2, 3, 4, 0, 0, 0, 0, 0, 0])
       yield* grow(database, 8)
       assert.deepStrictEqual(yield* valuesOf(database, 10), [2, 3, 4, 0, 0, 0, 0, 0, 0])
-      yield* database.wal.checkpoint("restart")
+      yield* database.control.checkpoint("restart")
       assert.strictEqual(database.disk.readFile(memoryPath)?.length, 8 * 512)
       assert.deepStrictEqual(yield* valuesOf(database, 10), [2, 3, 4, 0, 0, 0, 0, 0, 0])
     }))
 
-  it.effect("PG-11 a transaction sees its own cut, and what it writes behind it again", () =>
+  test.overLogs("PG-11 a transaction sees its own cut, and what it writes behind it again", () =>
     Effect.gen(function*() {
       const database = yield* open10
       yield* database.pager.withTransaction(Effect.fnUntraced(function*(tx) {
@@ -167,7 +168,7 @@ describe("Pager: cutting", () => {
       assert.deepStrictEqual(yield* valuesOf(database, 10), [2, 3, 4, 5, 6, 0, 0, 0, 0])
     }))
 
-  it.effect("PG-11 a cut of the transaction's own growth leaves no hole", () =>
+  test.overLogs("PG-11 a cut of the transaction's own growth leaves no hole", () =>
     Effect.gen(function*() {
       const database = yield* open10
       yield* database.pager.withTransaction(Effect.fnUntraced(function*(tx) {
@@ -185,7 +186,7 @@ describe("Pager: cutting", () => {
       assert.deepStrictEqual((yield* valuesOf(database, 16)).slice(-3), [14, 0, 0])
     }))
 
-  it.effect("PG-11 cutting to the size that it has, and back to it, commits nothing or the zeros alone", () =>
+  test.overLogs("PG-11 cutting to the size that it has, and back to it, commits nothing or the zeros alone", () =>
     Effect.gen(function*() {
       const database = yield* open10
       yield* database.pager.withTransaction((tx) => tx.truncateTo(10))
@@ -200,7 +201,7 @@ describe("Pager: cutting", () => {
       assert.deepStrictEqual((yield* valuesOf(database, 10)).slice(-3), [8, 0, 0])
     }))
 
-  it.effect("PG-11 a cut conflicts with whoever changed what it cuts off, and with every change of the size", () =>
+  test.overLogs("PG-11 a cut conflicts with whoever changed what it cuts off, and with every change of the size", () =>
     Effect.gen(function*() {
       const others: ReadonlyArray<readonly [string, (tx: Pager.Transaction) => Effect.Effect<unknown, unknown>]> = [
         ["a page that is cut off", (tx) => tx.write(page(9), filled(1))],
@@ -230,7 +231,7 @@ describe("Pager: cutting", () => {
       )
     }))
 
-  it.effect("PG-11 who wrote or read beyond a cut conflicts with it", () =>
+  test.overLogs("PG-11 who wrote or read beyond a cut conflicts with it", () =>
     Effect.gen(function*() {
       const database = yield* open10
       const writer = yield* database.pager.begin()
@@ -254,7 +255,7 @@ describe("Pager: cutting", () => {
       assert.deepStrictEqual(yield* valuesOf(database, 8), [2, 3, 4, 50, 6, 0, 0])
     }))
 
-  it.effect("PG-11 a cut and a regrowth that come to the old size conflict with growth by another", () =>
+  test.overLogs("PG-11 a cut and a regrowth that come to the old size conflict with growth by another", () =>
     Effect.gen(function*() {
       const database = yield* open10
       const tx = yield* database.pager.begin()
@@ -266,23 +267,23 @@ describe("Pager: cutting", () => {
       assert.strictEqual(sizeOf(database), 12)
     }))
 
-  it.effect("PG-11 PG-03 an older snapshot keeps what was cut off, through a checkpoint", () =>
+  test.overLogs("PG-11 PG-03 an older snapshot keeps what was cut off, through a checkpoint", () =>
     Effect.gen(function*() {
       const database = yield* open10
       const old = yield* database.pager.begin()
       yield* database.pager.withTransaction((tx) => tx.truncateTo(4))
-      yield* database.wal.checkpoint("passive")
+      yield* database.control.checkpoint("passive")
       assert.strictEqual(old.databasePages(), 10)
       assert.strictEqual(valueOf(yield* old.read(page(9))), 9)
       assert.strictEqual(valueOf(old.readSync(page(10))), 10)
       yield* old.rollback
-      yield* database.wal.checkpoint("restart")
+      yield* database.control.checkpoint("restart")
       assert.strictEqual(database.disk.readFile(memoryPath)?.length, 4 * 512)
     }))
 })
 
 describe("Pager: the header of page 1", () => {
-  it.effect("PG-11 says the size after every growth and cut, so that it survives a log that is gone", () =>
+  test.overLogs("PG-11 says the size after every growth and cut, so that it survives a log that is gone", () =>
     Effect.gen(function*() {
       const disk = makeDisk()
       for (const [size, value] of [[7, 1], [12, 2], [5, 3], [6, 4]] as const) {
@@ -291,7 +292,7 @@ describe("Pager: the header of page 1", () => {
           size < tx.databasePages() ? tx.truncateTo(size) : tx.write(page(size), filled(value))
         )
         yield* database.pager.withTransaction((tx) => tx.write(page(size), filled(value)))
-        yield* database.wal.checkpoint("truncate")
+        yield* database.control.checkpoint("truncate")
         yield* database.close
         const again = yield* openMemory(disk)
         assert.strictEqual(sizeOf(again), size)
@@ -300,19 +301,26 @@ describe("Pager: the header of page 1", () => {
       }
     }))
 
-  it.effect("PG-11 SQLite believes the size, with the log and without it", () =>
+  test.overLogs("PG-11 SQLite believes the size, with the log that it can read and without one", (log) =>
     Effect.gen(function*() {
       const directory = yield* temporaryDirectory
-      for (const mode of ["log", "truncate"] as const) {
-        const path = join(directory, `${mode}.db`)
-        const database = yield* openOn(NodeVfs.layer, { database: path })
+      for (const end of ["truncate", "close", "close without a checkpoint"] as const) {
+        const path = join(directory, `${end}.db`)
+        const parallel = { checkpointOnClose: end !== "close without a checkpoint" }
+        const database = yield* openOn(NodeVfs.layer, { database: path, parallel })
         yield* grow(database, 9)
         yield* database.pager.withTransaction((tx) => tx.truncateTo(4))
         yield* grow(database, 6)
-        if (mode === "truncate") yield* database.wal.checkpoint("truncate")
+        if (end === "truncate") yield* database.control.checkpoint("truncate")
         yield* database.close
         const sqlite = new DatabaseSync(path)
-        assert.deepStrictEqual({ ...sqlite.prepare("PRAGMA page_count").get() }, { page_count: 6 }, mode)
+        const countPages = () => ({ ...sqlite.prepare("PRAGMA page_count").get() })
+        if (end === "close without a checkpoint" && !log.isReadBySqlite) {
+          assert.throws(countPages, /file is not a database/)
+          sqlite.close()
+          continue
+        }
+        assert.deepStrictEqual(countPages(), { page_count: 6 }, end)
         // It goes on behind them, not on top of them.
         sqlite.exec("CREATE TABLE t (a)")
         assert.strictEqual(Number(sqlite.prepare("SELECT rootpage FROM sqlite_schema").get()?.["rootpage"]), 7)
@@ -320,7 +328,7 @@ describe("Pager: the header of page 1", () => {
       }
     }))
 
-  it.effect("PG-11 a page 1 that was written by the transaction keeps its bytes but for the size", () =>
+  test.overLogs("PG-11 a page 1 that was written by the transaction keeps its bytes but for the size", () =>
     Effect.gen(function*() {
       const database = yield* open10
       yield* database.pager.withTransaction(Effect.fnUntraced(function*(tx) {
@@ -335,7 +343,7 @@ describe("Pager: the header of page 1", () => {
       assert.deepStrictEqual(yield* readNow(database, 1), expected)
     }))
 
-  it.effect("PG-11 a page 1 that is no header is left alone", () =>
+  test.overLogs("PG-11 a page 1 that is no header is left alone", () =>
     Effect.gen(function*() {
       const database = yield* open10
       yield* database.pager.withTransaction((tx) => tx.write(page(1), filled(5)))
@@ -365,7 +373,7 @@ describe("Pager: SQLite's lock-byte page", () => {
     return yield* openMemory(disk, { pageSize: large })
   })
 
-  it.effect("PG-11 it is never handed out, and the page behind it is", () =>
+  test.overLogs("PG-11 it is never handed out, and the page behind it is", () =>
     Effect.gen(function*() {
       const database = yield* openLarge(lockPage - 1)
       assert.strictEqual(sizeOf(database), 16_384)
@@ -375,10 +383,10 @@ describe("Pager: SQLite's lock-byte page", () => {
       const frames = Array.from(database.log.recovered.pages())
       assert.deepStrictEqual(frames, [])
       assert.strictEqual(valueOf(yield* readNow(database, lockPage + 1)), 0)
-      assert.strictEqual(database.wal.frames().inLog, 3, "two new pages and page 1, not the one between")
+      assert.strictEqual(database.control.pending(), 3, "two new pages and page 1, not the one between")
     }))
 
-  it.effect("PG-11 it is not accepted, whether to read, to write, to adopt or to end with", () =>
+  test.overLogs("PG-11 it is not accepted, whether to read, to write, to adopt or to end with", () =>
     Effect.gen(function*() {
       const database = yield* openLarge(lockPage + 3)
       const tx = yield* database.pager.begin()
@@ -401,16 +409,16 @@ describe("Pager: SQLite's lock-byte page", () => {
       assert.strictEqual(tx.allocate(), lockPage + 1)
     }))
 
-  it.effect("PG-11 a hole that goes over it is filled around it", () =>
+  test.overLogs("PG-11 a hole that goes over it is filled around it", () =>
     Effect.gen(function*() {
       const database = yield* openLarge(lockPage - 2)
       yield* database.pager.withTransaction((tx) => tx.write(page(lockPage + 2), filled(3, large)))
-      assert.strictEqual(database.wal.frames().inLog, 4, "one before it, two behind it, page 1")
+      assert.strictEqual(database.control.pending(), 4, "one before it, two behind it, page 1")
       assert.strictEqual(valueOf(yield* readNow(database, lockPage - 1)), 0)
       assert.strictEqual(valueOf(yield* readNow(database, lockPage + 2)), 3)
     }))
 
-  it.effect("PG-11 who has seen that the database ends before it notices that it grew over it", () =>
+  test.overLogs("PG-11 who has seen that the database ends before it notices that it grew over it", () =>
     Effect.gen(function*() {
       const database = yield* openLarge(lockPage - 1)
       const tx = yield* database.pager.begin({ isolation: "serializable" })

@@ -12,15 +12,15 @@ import * as MemoryVfs from "@tidemark/platform/MemoryVfs"
 import type { ProcessLiveness } from "@tidemark/platform/ProcessLiveness"
 import { Vfs } from "@tidemark/platform/Vfs"
 import { CommitLog } from "@tidemark/wal/CommitLog"
-import * as SqliteWal from "@tidemark/wal/SqliteWal"
+import type * as ParallelWal from "@tidemark/wal/ParallelWal"
+import type * as SqliteWal from "@tidemark/wal/SqliteWal"
 import { Context, Effect, Exit, type Fiber, Layer, Scope } from "effect"
+import { LogControl, LogUnderTest, memoryPath } from "./logs.ts"
+
+export { memoryPath }
 
 /** Pages of tests are small unless they say otherwise. */
 export const pageSize = PageSize.make(512)
-
-/** Where the database lies on a memory disk. */
-export const memoryPath = "/data/test.db"
-export const walPath = `${memoryPath}-wal`
 
 export const page = (number: number): PageNumber => toPageNumber(number)
 export const pages = (...numbers: ReadonlyArray<number>): ReadonlyArray<PageNumber> => numbers.map(page)
@@ -38,7 +38,12 @@ export const valueOf = (bytes: Uint8Array): number => {
 export interface OpenOptions {
   readonly database?: string
   readonly pageSize?: PageSize
-  readonly wal?: Partial<SqliteWal.SqliteWalOptions>
+  /** A checkpoint by itself after so many pages; `undefined`: as the log does by default. Default: none. */
+  readonly autoCheckpointFrames?: number | undefined
+  readonly maxQueuedBytes?: number | undefined
+  /** For one of the logs alone. */
+  readonly sqlite?: Partial<SqliteWal.SqliteWalOptions> | undefined
+  readonly parallel?: Partial<ParallelWal.ParallelWalOptions> | undefined
   readonly pager?: Pager.PagerOptions
   /** Default: the lease file of the database. */
   readonly lease?: Layer.Layer<CoordinatorLease.CoordinatorLease>
@@ -51,30 +56,35 @@ export interface Database {
   readonly coordinator: CompatCoordinator.CompatCoordinator["Service"]
   readonly lease: CoordinatorLease.CoordinatorLease["Service"]
   readonly log: CommitLog["Service"]
-  readonly wal: SqliteWal.SqliteWal["Service"]
+  readonly control: LogControl["Service"]
   readonly vfs: Vfs["Service"]
   /** Closes it before the scope that it was opened in. */
   readonly close: Effect.Effect<void>
 }
 
-/** Opens a database on a platform, and makes it when it is not there. Checkpoints run when they are asked for. */
+/**
+ * Opens a database on a platform over the log under test, and makes it when it is not there. Checkpoints run when they
+ * are asked for.
+ */
 export const openOn = <E>(
   platform: Layer.Layer<Vfs | FileLock | ProcessLiveness, E>,
   options: OpenOptions = {}
 ) =>
   Effect.gen(function*() {
     const database = options.database ?? memoryPath
+    const log = yield* LogUnderTest
     const scope = yield* Scope.fork(yield* Effect.scope)
     const layer = Pager.layerOptions(options.pager ?? {}).pipe(
       Layer.provideMerge(CompatCoordinator.layerNoDeps),
       Layer.provideMerge(options.lease ?? CoordinatorLease.layerFile({ database })),
       Layer.provideMerge(Layer.effect(CommitLog, Effect.map(CommitLog, options.wrapLog ?? ((log) => log)))),
-      Layer.provideMerge(SqliteWal.layer({
+      Layer.provideMerge(log.layer({
         database,
-        create: { pageSize: options.pageSize ?? pageSize },
-        preallocateBytes: 0,
-        autoCheckpointFrames: 0,
-        ...options.wal
+        pageSize: options.pageSize ?? pageSize,
+        autoCheckpointFrames: "autoCheckpointFrames" in options ? options.autoCheckpointFrames : 0,
+        maxQueuedBytes: options.maxQueuedBytes,
+        sqlite: options.sqlite,
+        parallel: options.parallel
       })),
       Layer.provideMerge(platform)
     )
@@ -86,7 +96,7 @@ export const openOn = <E>(
       coordinator: Context.get(context, CompatCoordinator.CompatCoordinator),
       lease: Context.get(context, CoordinatorLease.CoordinatorLease),
       log: Context.get(context, CommitLog),
-      wal: Context.get(context, SqliteWal.SqliteWal),
+      control: Context.get(context, LogControl),
       vfs: Context.get(context, Vfs),
       close: Scope.close(scope, Exit.void)
     }

@@ -6,7 +6,7 @@ import type { CommitLog } from "@tidemark/wal/CommitLog"
 import type { CheckpointMode } from "@tidemark/wal/SqliteWal"
 import { Effect, Exit, Fiber } from "effect"
 import fc from "fast-check"
-import { type Database, page, pageSize } from "./database.ts"
+import { type Database, type OpenOptions, page, pageSize } from "./database.ts"
 import { pageOf, type TransactionRecord, versionOf } from "./history.ts"
 
 /** The pages that the transactions use; page 1 is SQLite's. */
@@ -86,8 +86,26 @@ export const stateAt = (ledger: Ledger, seq: bigint): Map<number, number> => {
   return state
 }
 
+/**
+ * How the parallel log may be set up; its answers are the same. `lanePages`: as many as the largest transaction, so that
+ * two of them do not fit into a lane.
+ */
+export const parallelSettingOf = (seed: number, lanePages: number): OpenOptions["parallel"] => {
+  const pageBytes = 48 + pageSize
+  const settings: ReadonlyArray<OpenOptions["parallel"]> = [
+    {},
+    { control: { mode: "conservative" } },
+    { control: { mode: "shadow_compare" } },
+    { laneCapacityBytes: pageBytes, overflowPolicy: "overflow", overflowLimitBytes: lanePages * pageBytes },
+    { laneCapacityBytes: lanePages * pageBytes, overflowPolicy: "block" }
+  ]
+  return settings[seed % settings.length]
+}
+
 export const openOptions = (plan: Plan) => ({
-  wal: { autoCheckpointFrames: 8, restartFrames: 40, preallocateBytes: 1000 },
+  autoCheckpointFrames: 8,
+  sqlite: { restartFrames: 40, preallocateBytes: 1000 },
+  parallel: parallelSettingOf(plan.diskSeed, workPages.length + 1),
   pager: {
     cacheBytes: plan.cachePages * (pageSize + 256),
     spillThresholdBytes: plan.isSpilling ? pageSize : undefined
@@ -194,7 +212,7 @@ export const runPlan = Effect.fnUntraced(function*(database: Database, plan: Pla
     Effect.andThen(
       Effect.repeat(Effect.yieldNow, { times: pause }),
       // An open transaction may stand in its way for ever.
-      Effect.match(database.wal.checkpoint(mode, { busyTimeout: 0 }), {
+      Effect.match(database.control.checkpoint(mode, { busyTimeout: 0 }), {
         onSuccess: ({ framesCopied }) => {
           events.push(`${mode} copied ${framesCopied}`)
         },
