@@ -177,6 +177,24 @@ describe("AppendLog segments", () => {
       assert.strictEqual((yield* readAll(log)).filter(({ payload }) => payload.every((byte) => byte === 1)).length, 16)
     }).pipe(withOwnMetrics))
 
+  it.effect("LOG-07, LOG-11 a rotation does not lose its file to the removal of one that could not be prepared", () =>
+    Effect.gen(function*() {
+      const disk = MemoryDisk.make()
+      const { log } = yield* openMemory(disk, { segmentBytes: 1000 })
+      disk.inject({ operation: "write", path: /\.tmp-segment/, fault: { kind: "error", code: "ENOSPC" } })
+      const hold = disk.hold({ operation: "remove", path: /\.tmp-segment/ })
+      const rename = disk.hold({ operation: "rename", path: /\.tmp-segment/ })
+      const writer = yield* Effect.forkChild(appendNumbers(log, 30), { startImmediately: true })
+      yield* hold.reached
+      // Unless it waits for the removal the rotation has its file now, under the name that is to be removed.
+      yield* Effect.repeat(settle, { times: 20 })
+      yield* hold.release
+      yield* Effect.repeat(settle, { times: 5 })
+      yield* rename.release
+      yield* Fiber.join(writer)
+      assert.strictEqual((yield* numbers(log)).length, 30)
+    }))
+
   it.effect("LOG-07 what cannot be prepared ahead harms nobody before it is needed", () =>
     Effect.gen(function*() {
       const disk = MemoryDisk.make()

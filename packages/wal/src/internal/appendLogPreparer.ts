@@ -4,7 +4,7 @@
  *
  * Invariants
  * 1. At most one file is being prepared.
- * 2. A rotation takes the file as far as it has come, when its filling has halted.
+ * 2. A rotation takes the file as far as it has come, when its filling has halted, or has failed and is removed.
  * 3. What goes wrong here is nobody's failure. The rotation makes a file of its own, and fails if it cannot.
  */
 import type { Vfs, VfsFile } from "@tidemark/platform/Vfs"
@@ -112,8 +112,11 @@ export class SegmentPreparer {
           pieceBytes: this.pieceBytes,
           until: this.segmentBytes,
           onFailure: (error) => {
-            this.made = undefined
-            return Effect.andThen(this.remove(segment), this.complain(error))
+            // It is known for as long as its name is there: a rotation waits for that before it takes the name.
+            const forget = Effect.sync(() => {
+              this.made = undefined
+            })
+            return this.remove(segment).pipe(Effect.andThen(forget), Effect.andThen(this.complain(error)))
           }
         })
         this.made = { segment, fill }
