@@ -12,6 +12,7 @@ import {
   isWaiting,
   makeDisk,
   makeRequest,
+  memoryPath,
   openMemory,
   type OpenOptions,
   outcomeOf,
@@ -30,6 +31,8 @@ const open20 = (options?: OpenOptions) =>
     const disk = makeDisk()
     const database = yield* openMemory(disk, options)
     yield* grow(database, 20)
+    // Nothing of it is under way any more, whatever its answer waited for.
+    yield* settle
     return { ...database, disk, tip: published(database) }
   })
 
@@ -45,6 +48,7 @@ describe("batches: visibility", () => {
       for (const when of ["before", "after"] as const) {
         for (let isOver = false, skip = 0; !isOver; skip++) {
           const database = yield* open20()
+          const trace = database.disk.record()
           const hold = database.disk.hold({ operation: "any", skip, when })
           const commit = yield* forkNow(commitPages(database, [7], { value: 9 }))
           yield* Effect.raceFirst(hold.reached, Fiber.await(commit))
@@ -52,6 +56,9 @@ describe("batches: visibility", () => {
           if (isOver) {
             // It must not catch what comes now.
             yield* hold.release
+            const stepsBefore = trace.steps.length
+            yield* settle
+            assert.strictEqual(trace.steps.length, stepsBefore, "what was answered waits for nothing more")
           } else {
             steps++
             const during = yield* database.pager.begin()
@@ -152,6 +159,37 @@ describe("batches: what is remembered", () => {
       const next = yield* commitPages(again, [2, 3], { snapshot: between, value: 4 })
       assert.strictEqual(next.commitSeq, toCommitSeq(again.log.recovered.tip + 1n))
       assert.strictEqual(valueOf(yield* readNow(again, 3)), 4)
+    }))
+
+  test.overLogs("CO-15 PG-11 after a take-over the size is that of the last commit of a batch, and so are its pages", (log) =>
+    Effect.gen(function*() {
+      // What the commits of one batch write, and the size that they give the database.
+      const batches: ReadonlyArray<ReadonlyArray<readonly [numbers: ReadonlyArray<number>, databasePages: number]>> = [
+        [[[3], 20], [[4, 21, 22], 22]],
+        [[[3, 21, 22], 22], [[4], 20]],
+        [[[3, 21], 21], [[4], 12], [[5, 13], 13]]
+      ]
+      for (const batch of batches) {
+        const database = yield* open20()
+        const hold = database.disk.hold(log.batchWrite)
+        const fibers = [yield* forkNow(commitPages(database, [2]))]
+        yield* hold.reached
+        for (const [at, [numbers, databasePages]] of batch.entries()) {
+          // Each at a snapshot that has seen the ones before.
+          const snapshot = { ...database.coordinator.begin().snapshot, high: after(database.tip, 1 + at) }
+          fibers.push(yield* forkNow(commitPages(database, numbers, { value: 10 + at, databasePages, snapshot })))
+        }
+        yield* hold.release
+        yield* Effect.forEach(fibers, Fiber.join)
+        database.disk.kill()
+        const again = yield* openMemory(database.disk)
+        assert.strictEqual(published(again), after(database.tip, 1 + batch.length))
+        const [numbers, databasePages] = batch.at(-1) ?? [[], 0]
+        assert.strictEqual(again.log.published().databasePages, databasePages)
+        for (const number of numbers) assert.strictEqual(valueOf(yield* readNow(again, number)), 9 + batch.length)
+        yield* again.control.checkpoint("truncate")
+        assert.strictEqual(database.disk.readFile(memoryPath)?.length, databasePages * pageSize)
+      }
     }))
 })
 

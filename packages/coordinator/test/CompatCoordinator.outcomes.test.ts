@@ -26,6 +26,8 @@ const open50 = Effect.gen(function*() {
   const disk = makeDisk()
   const database = yield* openMemory(disk)
   yield* grow(database, 50)
+  // Nothing of it is under way any more, whatever its answer waited for.
+  yield* settle
   return { ...database, disk, tip: published(database) }
 })
 
