@@ -289,7 +289,7 @@ describe("CompatCoordinator: spilled write sets", () => {
       yield* commitPages(database, [3, 4, 5], spilled)
     }))
 
-  test.overSqliteWal("CO-11 a page that is damaged between the check and the append poisons the log; nothing of it is visible", (log) =>
+  test.overLogs("CO-11 a page that is damaged between the check and the append poisons the log; nothing of it is visible", (log) =>
     Effect.gen(function*() {
       const database = yield* open50
       const { coordinator, disk, tip } = database

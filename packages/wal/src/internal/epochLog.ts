@@ -245,7 +245,7 @@ export class EpochLog {
     this.databasePages = batch.databasePages
     this.bytesInFlight += stored.encodedBytes
     this.nextSeq = toCommitSeq(this.nextSeq + 1n)
-    this.onStored()
+    this.tell(this.onStored)
     return stored
   }
 

@@ -5,6 +5,7 @@ import { invariant } from "@tidemark/core/Invariant"
 import type { PageNumber } from "@tidemark/core/Scalars"
 import type { FileLock } from "@tidemark/platform/FileLock"
 import { Vfs } from "@tidemark/platform/Vfs"
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -303,8 +304,16 @@ export const makeParallelWal = Effect.fnUntraced(function*(
       const lane = coordinatorLane()
       invariant(waiter.mode === "durable", "a commit is visible when it is durable")
       invariant(commit.seq === log.next, "commits are handed over in the order of their sequences")
-      const stored = log.append(commit, lane, waiter)
-      invariant(!(stored instanceof LaneFull), "a commit is let in when its lane has room for it")
+      try {
+        const stored = log.append(commit, lane, waiter)
+        invariant(!(stored instanceof LaneFull), "a commit is let in when its lane has room for it")
+      } catch (defect) {
+        // The coordinator has given the sequence away: nothing can follow it.
+        log.poison(Cause.die(defect))
+        const ended = log.ended()
+        invariant(ended !== undefined, "a poisoned log has ended")
+        waiter.fail(ended)
+      }
       return 0
     },
     poison: log.poison,
