@@ -4,7 +4,6 @@
  * Segments are too many to stay open: a page that is not in a cache is read by opening its file, and the synchronous
  * read does so on the calling thread.
  */
-import { invariant } from "@tidemark/core/Invariant"
 import type { CommitSeq, PageNumber, PageSize } from "@tidemark/core/Scalars"
 import { toCommitSeq } from "@tidemark/core/Scalars"
 import type { Vfs, VfsFile } from "@tidemark/platform/Vfs"
@@ -13,8 +12,9 @@ import * as Effect from "effect/Effect"
 import type { LogReader, Published } from "../CommitLog.ts"
 import { hasMagic, setVersions } from "../DatabaseHeaderFormat.ts"
 import { DatabaseTruncated } from "../LogErrors.ts"
-import { type SnapshotHold, SnapshotRegistry } from "../SnapshotRegistry.ts"
+import { SnapshotRegistry } from "../SnapshotRegistry.ts"
 import type { ParallelIndex } from "./parallelIndex.ts"
+import { SnapshotReader } from "./snapshotReader.ts"
 
 export class ParallelReaders {
   readonly registry = new SnapshotRegistry()
@@ -34,7 +34,7 @@ export class ParallelReaders {
   }
 
   open(published: Published): LogReader {
-    return new ParallelReader(this, published)
+    return new SnapshotReader(this, this.registry, published)
   }
 
   /**
@@ -115,37 +115,3 @@ const withoutMark = (bytes: Uint8Array, page: PageNumber): Uint8Array => {
 }
 
 const noCommit = toCommitSeq(0n)
-
-/** A class, because every transaction makes one. */
-class ParallelReader implements LogReader {
-  readonly high: CommitSeq
-  readonly databasePages: number
-  private readonly readers: ParallelReaders
-  private readonly hold: SnapshotHold
-  private isOpen = true
-
-  constructor(readers: ParallelReaders, { commitSeq, databasePages }: Published) {
-    this.readers = readers
-    this.high = commitSeq
-    this.databasePages = databasePages
-    this.hold = readers.registry.acquire(commitSeq)
-  }
-
-  versionOf(page: PageNumber): CommitSeq {
-    return this.readers.versionOf(page, this.high)
-  }
-
-  read(page: PageNumber): Effect.Effect<Uint8Array, VfsError | DatabaseTruncated> {
-    return this.readers.read(page, this.high, this.databasePages)
-  }
-
-  readSync(page: PageNumber): Uint8Array {
-    return this.readers.readSync(page, this.high, this.databasePages)
-  }
-
-  release(): void {
-    invariant(this.isOpen, "a reader is released once")
-    this.isOpen = false
-    this.readers.registry.release(this.hold)
-  }
-}

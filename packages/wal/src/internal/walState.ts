@@ -24,12 +24,12 @@ import { directoryOf, replaceFile } from "../AtomicFile.ts"
 import type { LogCommit, LogReader, Published } from "../CommitLog.ts"
 import type { GroupCommit, GroupCommitSink, HandOverWaiter } from "../GroupCommit.ts"
 import { DatabaseTruncated, Exhausted } from "../LogErrors.ts"
-import type { SnapshotHold } from "../SnapshotRegistry.ts"
 import { SnapshotRegistry } from "../SnapshotRegistry.ts"
 import type { ChecksumChain, WalHeader } from "../SqliteWalFormat.ts"
 import * as Format from "../SqliteWalFormat.ts"
 import * as WalBaseFormat from "../WalBaseFormat.ts"
 import { WalIndex } from "../WalIndex.ts"
+import { SnapshotReader } from "./snapshotReader.ts"
 
 /** @internal */
 export interface WalStateOptions {
@@ -290,7 +290,7 @@ export class WalState {
   // ---------------------------------------------------------------------------------------------------------------
 
   openReader(): LogReader {
-    return new WalReader(this, this.published)
+    return new SnapshotReader(this, this.readers, this.published)
   }
 
   /** The sequence that wrote the page as a snapshot at `high` sees it; 0 for what the database file holds. */
@@ -340,40 +340,6 @@ export class WalState {
 }
 
 const noCommit = toCommitSeq(0n)
-
-/** A class, because every transaction makes one. */
-class WalReader implements LogReader {
-  readonly high: CommitSeq
-  readonly databasePages: number
-  private readonly state: WalState
-  private readonly hold: SnapshotHold
-  private isOpen = true
-
-  constructor(state: WalState, { commitSeq, databasePages }: Published) {
-    this.state = state
-    this.high = commitSeq
-    this.databasePages = databasePages
-    this.hold = state.readers.acquire(commitSeq)
-  }
-
-  versionOf(page: PageNumber): CommitSeq {
-    return this.state.versionOf(page, this.high)
-  }
-
-  read(page: PageNumber): Effect.Effect<Uint8Array, VfsError | DatabaseTruncated> {
-    return this.state.read(page, this.high, this.databasePages)
-  }
-
-  readSync(page: PageNumber): Uint8Array {
-    return this.state.readSync(page, this.high, this.databasePages)
-  }
-
-  release(): void {
-    invariant(this.isOpen, "a reader is released once")
-    this.isOpen = false
-    this.state.readers.release(this.hold)
-  }
-}
 
 const generationOf = ({ checksumWords, salt1, salt2 }: WalHeader) => ({ salt1, salt2, words: checksumWords })
 
