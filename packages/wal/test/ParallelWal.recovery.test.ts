@@ -302,6 +302,8 @@ describe("ParallelWal, starts", () => {
         const found = checkVisible(opened, ledger, "trusted")
         assert.deepStrictEqual(found, { visible: toCommitSeq(3n), tip: toCommitSeq(3n) })
         assert.strictEqual(opened.wal.startUp.tipSource, "trusted-segments")
+        // CO-15: of what is in the database file by now nothing is told, so everything below is unknown.
+        assert.deepStrictEqual([opened.log.recovered.base, ...opened.log.recovered.pages()], [toCommitSeq(3n)])
         yield* survives(place, ledger, 3n, "trusted")
         yield* commits(next, opened, 2)
         yield* survives(place, next, 5n, "two more")
