@@ -56,4 +56,33 @@ describe("ParallelWal on a full disk", () => {
       yield* settle
       assert.strictEqual(wal.inLog().segments, 0)
     }))
+
+  it.effect("PW-15, PG-07 a checkpoint that a reader keeps from making room is tried once per attempt, not in a circle", () =>
+    Effect.gen(function*() {
+      const disk = emptyDisk()
+      const { log, wal } = yield* openByHand(disk, { autoCheckpointFrames: 1000 })
+      const { submitBatch } = yield* wal.writer
+      const error = (operation: "remove" | "write") =>
+        disk.inject({ operation, path: /-wal-seg-/, fault: { kind: "error", code: "EIO" }, times: Infinity })
+      yield* submitBatch(batchOf(1, { 2: 1 }))
+      assert.isTrue(yield* wal.advanceAndFlush())
+      // Each round tries to remove what could not be removed.
+      const rounds = error("remove")
+      yield* wal.checkpoint("passive")
+      assert.strictEqual(rounds.hits, 1)
+      const reader = log.openReader()
+      yield* submitBatch(batchOf(2, { 2: 2 }))
+      assert.isTrue(yield* wal.advanceAndFlush())
+      rounds.remove()
+      const counted = error("remove")
+      error("write")
+      yield* submitBatch(batchOf(3, { 2: 3 }))
+      for (let attempt = 1; attempt <= 3; attempt++) {
+        assert.isFalse(yield* wal.advanceAndFlush())
+        yield* Effect.repeat(settle, { times: 5 })
+        // One for the temporary file of the attempt, one for the round.
+        assert.isAtMost(counted.hits, 2 * attempt)
+      }
+      reader.release()
+    }))
 })

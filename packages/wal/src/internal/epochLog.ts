@@ -111,6 +111,8 @@ export class EpochLog {
   published: Published
   /** Database size in pages after what was handed over last. */
   databasePages: number
+  /** Attempts to write an epoch that failed. */
+  failedAttempts = 0
   /** Records that were published since the log was opened. */
   recordsPublished = 0
   /** The header of the database says that the newest commits are elsewhere. */
@@ -183,11 +185,6 @@ export class EpochLog {
   /** Nothing is handed over that is not durable. */
   get isIdle(): boolean {
     return this.sealed === undefined && this.batches.length === 0
-  }
-
-  /** An epoch could not be written, and is tried again. */
-  get isStuck(): boolean {
-    return this.sealed?.cause !== undefined
   }
 
   get isPoisoned(): boolean {
@@ -360,6 +357,7 @@ export class EpochLog {
     const { attempt, epoch } = sealed
     sealed.attempt++
     sealed.cause = cause
+    this.failedAttempts++
     LogMetrics.segmentWriteFailures.updateUnsafe(1, this.options.context)
     this.tell(this.onPublished)
     // A disk stays full for longer than an epoch lasts: the first time, then seldom.

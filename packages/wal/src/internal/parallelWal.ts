@@ -140,15 +140,18 @@ export const makeParallelWal = Effect.fnUntraced(function*(
   yield* Effect.addFinalizer(() => ticker.stop.pipe(Effect.andThen(log.close), Effect.andThen(close)))
   if (options.ticker !== false) yield* Effect.orDie(ticker.start)
   let attemptedAt = -index.records
+  let failuresSeen = 0
   yield* forkAutoCheckpoint({
     threshold: options.autoCheckpointFrames ?? defaults.autoCheckpointFrames,
-    // What cannot be written for want of room can be after a checkpoint has let segments go.
-    sinceLastRound: () => log.isStuck && index.segments.length > 0 ? Infinity : log.recordsPublished - attemptedAt,
+    // What cannot be written for want of room can be after a checkpoint has let segments go: one round for each attempt.
+    sinceLastRound: () =>
+      log.failedAttempts > failuresSeen && index.segments.length > 0 ? Infinity : log.recordsPublished - attemptedAt,
     onPublished: (listener) => {
       log.onPublished = listener
     },
     round: Effect.suspend(() => {
       attemptedAt = log.recordsPublished
+      failuresSeen = log.failedAttempts
       return checkpoint.automatic
     })
   })
