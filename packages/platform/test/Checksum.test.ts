@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Checksum, crc32c, xxh3 } from "@tidemark/platform/Checksum"
+import { blake3, Checksum, crc32c, xxh3 } from "@tidemark/platform/Checksum"
 import { Effect } from "effect"
 import fc from "fast-check"
 
@@ -81,4 +81,29 @@ describe("Checksum", () => {
       assert.strictEqual(checksum.crc32c(text("6789"), checksum.crc32c(text("12345"))), 0xe3069283)
       assert.strictEqual(checksum.xxh3(new Uint8Array(0)), 0x2d06800538d394c2n)
     }).pipe(Effect.provide(Checksum.layer)))
+})
+
+describe("blake3", () => {
+  it("has its check value", () => {
+    assert.strictEqual(Buffer.from(blake3(new Uint8Array(0))).toString("hex").slice(0, 16), "af1349b9f5f9a1a6")
+  })
+
+  it("agrees with other implementations below, at and above a chunk", () => {
+    // Computed with the packages hash-wasm 4.13.0, @noble/hashes and blake3-jit over bytes (index) mod 256.
+    const expected = new Map([
+      [80, "4a6847ef66bce6c14ca05ec8f8ad7383bf2931f4bcfd0373c18e059e93f9def6"],
+      [1024, "882179b8dbccd285cda241d968cfcccb3156c5edac2fa3761bb6eda7ff8cb172"],
+      [4192, "c35afb425720fd88ec1e750ee94c62d7a1b4d2ebedc7cf0382955849b6f4cb4d"],
+      [65_636, "17c145152b82c9e22e3dc6ec6d0cfaffbcee7c0d89c3deeacfe2a3924ac0bef6"]
+    ])
+    for (const [length, digest] of expected) {
+      assert.strictEqual(Buffer.from(blake3(Uint8Array.from({ length }, (_, index) => index))).toString("hex"), digest)
+    }
+  })
+
+  it("looks at a view's own bytes only", () => {
+    const bytes = new Uint8Array(20).fill(9)
+    bytes.set(text("123456789"), 5)
+    assert.deepStrictEqual(blake3(bytes.subarray(5, 14)), blake3(text("123456789")))
+  })
 })

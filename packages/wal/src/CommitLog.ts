@@ -53,7 +53,7 @@ export interface LogReader {
   readonly databasePages: number
   /**
    * The sequence that wrote the page as the snapshot sees it, or 0 when it is the one in the database file. A page and
-   * its version name its bytes until the log says otherwise through {@link CommitLog.onRestart}.
+   * its version name its bytes until the log says otherwise through {@link SequencedLog.onRestart}.
    */
   versionOf(page: PageNumber): CommitSeq
   /** The page as the snapshot sees it, in memory of its own; zeros beyond the end of the database. */
@@ -65,12 +65,12 @@ export interface LogReader {
 }
 
 /**
- * A log of page commits over one database.
+ * A log of commits over one database, given out in the order of their sequences. `Commit` is what it is handed for each.
  *
- * @category services
+ * @category models
  * @since 0.1.0
  */
-export class CommitLog extends Context.Service<CommitLog, {
+export interface SequencedLog<in Commit> {
   /** Path of the database file. */
   readonly database: string
   readonly pageSize: PageSize
@@ -112,7 +112,7 @@ export class CommitLog extends Context.Service<CommitLog, {
    * fails when it never will be, in the order of sequences. Answers where the commit starts in the log, in bytes, or 0
    * when the log is not a SQLite WAL.
    */
-  readonly appendUnsafe: (commit: LogCommit, waiter: HandOverWaiter) => number
+  readonly appendUnsafe: (commit: Commit, waiter: HandOverWaiter) => number
 
   /** Takes no more commits: the state that the coordinator shares with the log is broken. */
   readonly poison: (cause: Cause.Cause<unknown>) => void
@@ -132,4 +132,18 @@ export class CommitLog extends Context.Service<CommitLog, {
    * each page, so what was named by the sequence is named by 0.
    */
   readonly onRestart: (listener: (versions: Iterable<readonly [PageNumber, CommitSeq]>) => void) => void
-}>()("@tidemark/wal/CommitLog") {}
+
+  /**
+   * Registers a listener for the moment when {@link SequencedLog.published} has grown. It is called before anybody is
+   * told that his commit is durable, in the same synchronous step; what it throws is a defect that ends the log.
+   */
+  readonly onPublished: (listener: (published: Published) => void) => void
+}
+
+/**
+ * A log of page commits over one database.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class CommitLog extends Context.Service<CommitLog, SequencedLog<LogCommit>>()("@tidemark/wal/CommitLog") {}

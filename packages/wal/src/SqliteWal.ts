@@ -250,6 +250,9 @@ const make = Effect.fnUntraced(function*(
     openReader: () => state.openReader(),
     onRestart: (listener) => {
       state.restartListeners.push(listener)
+    },
+    onPublished: (listener) => {
+      state.publishedListeners.push(listener)
     }
   }))
 })

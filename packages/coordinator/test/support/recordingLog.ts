@@ -9,7 +9,7 @@ import type { CommitSeq, PageNumber } from "@tidemark/core/Scalars"
 import * as MemoryVfs from "@tidemark/platform/MemoryVfs"
 import { Vfs } from "@tidemark/platform/Vfs"
 import { CommitLog } from "@tidemark/wal/CommitLog"
-import type { LogCommit } from "@tidemark/wal/CommitLog"
+import type { LogCommit, Published } from "@tidemark/wal/CommitLog"
 import type { Admission, LogEnded } from "@tidemark/wal/GroupCommit"
 import type { Exhausted } from "@tidemark/wal/LogErrors"
 import { WalPoisoned } from "@tidemark/wal/LogErrors"
@@ -39,6 +39,7 @@ export class RecordingLog {
   private offset = 0
   private isEntering = false
   private pending: Array<RecordedCommit> = []
+  private readonly listeners: Array<(published: Published) => void> = []
 
   constructor(options: {
     readonly base?: bigint
@@ -58,6 +59,7 @@ export class RecordingLog {
     const last = done.at(-1)
     if (last === undefined) return
     this.published = { commitSeq: last.seq, databasePages: last.databasePages }
+    for (const listener of this.listeners) listener(this.published)
     for (const { waiter } of done) waiter.succeed()
   }
 
@@ -137,7 +139,10 @@ export class RecordingLog {
         },
         release: () => {}
       }),
-      onRestart: () => {}
+      onRestart: () => {},
+      onPublished: (listener) => {
+        this.listeners.push(listener)
+      }
     })
   })
 }

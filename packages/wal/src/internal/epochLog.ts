@@ -119,6 +119,7 @@ export class EpochLog {
   isMarked: boolean
   /** The decision of the controller to close the open epoch, if it was one. */
   decisionId: number | undefined
+  readonly publishedListeners: Array<(published: Published) => void> = []
   /** Called when commits became durable, and when they could not. */
   onPublished: () => void = () => {}
   /** Called when an epoch is durable, before anybody is woken. */
@@ -420,6 +421,7 @@ export class EpochLog {
     LogMetrics.epochFlushSeconds.updateUnsafe(flushMicros / 1e6, context)
     LogMetrics.commits.updateUnsafe(batches.length, context)
     this.tell(() => this.onFlushed({ writers: batches.length, frames: image.pages.length, flushMicros }))
+    for (const listener of this.publishedListeners) this.tell(() => listener(this.published))
     this.tell(this.onPublished)
     for (const { waiter } of batches) this.tell(() => waiter.succeed())
     wakeOthers()

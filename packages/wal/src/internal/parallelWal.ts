@@ -324,6 +324,9 @@ export const makeParallelWal = Effect.fnUntraced(function*(
     openReader: () => readers.open(log.published),
     onRestart: (listener) => {
       readers.listeners.push(listener)
+    },
+    onPublished: (listener) => {
+      log.publishedListeners.push(listener)
     }
   }
   return { parallelWal, commitLog }

@@ -54,6 +54,7 @@ export interface WalStateOptions {
 export class WalState {
   readonly readers = new SnapshotRegistry()
   readonly restartListeners: Array<(versions: Iterable<readonly [PageNumber, CommitSeq]>) => void> = []
+  readonly publishedListeners: Array<(published: Published) => void> = []
   /** Called when commits became durable. */
   onPublished: () => void = () => {}
   header: WalHeader
@@ -196,6 +197,7 @@ export class WalState {
     this.published = { commitSeq: this.index.tip, databasePages: newest.databasePages }
     this.pending = this.pending.slice(count)
     this.pendingEnds = this.pendingEnds.slice(count)
+    for (const listener of this.publishedListeners) listener(this.published)
     this.onPublished()
   }
 
