@@ -39,7 +39,13 @@ import { EpochWaiters } from "./epochWaiters.ts"
 import { flushSpan, traceIdOf } from "./flushTrace.ts"
 import type { Lanes } from "./lanes.ts"
 import type { LaterLog } from "./laterLog.ts"
-import type { ParallelIndex, SegmentInLog } from "./parallelIndex.ts"
+import type { SegmentInLog, VersionIndex } from "./versionIndex.ts"
+
+/** A certified segment whose pages are not all in the database file yet. */
+export interface CertifiedSegment extends SegmentInLog {
+  readonly epoch: WalEpoch
+  readonly certificateEpoch: bigint
+}
 
 /** The files under the epochs. Called one at a time, uninterruptibly. */
 export interface EpochFiles {
@@ -73,7 +79,7 @@ export interface EpochLogOptions {
   /** Bytes handed over and not durable, above which writers wait in line. */
   readonly maxQueuedBytes: number
   readonly lanes: Lanes<BatchInEpoch>
-  readonly index: ParallelIndex
+  readonly index: VersionIndex<CertifiedSegment>
   readonly encoder: EpochEncoder
   readonly files: EpochFiles
   readonly laterLog: LaterLog
@@ -393,7 +399,7 @@ export class EpochLog {
     invariant(first !== undefined && last !== undefined, "an epoch that is published has a batch")
     this.certificateEpoch += 1n
     this.segmentEpoch = epoch
-    const segment: SegmentInLog = {
+    const segment: CertifiedSegment = {
       epoch,
       certificateEpoch: this.certificateEpoch,
       path: segmentPath(database, epoch),

@@ -32,10 +32,11 @@ import { examineDatabase } from "../StartUp.ts"
 import { sideDirectory } from "../WalBaseFormat.ts"
 import { CopyBuffer } from "./checkpoint.ts"
 import { markDatabase } from "./databaseMark.ts"
+import type { CertifiedSegment } from "./epochLog.ts"
 import { holdsNoDatabase, openDatabaseFile, refuse, writeFirstPage } from "./openDatabase.ts"
-import { copySegments, type SegmentCopy } from "./parallelCopy.ts"
-import { ParallelIndex } from "./parallelIndex.ts"
 import { rewrite } from "./rewrite.ts"
+import { copySegments, type SegmentCopy } from "./segmentCopy.ts"
+import { VersionIndex } from "./versionIndex.ts"
 
 /** @internal */
 export interface OpenedParallel {
@@ -43,7 +44,7 @@ export interface OpenedParallel {
   readonly examination: ParallelExamination
   readonly pageSize: PageSize
   readonly certificates: CertificateLog
-  readonly index: ParallelIndex
+  readonly index: VersionIndex<CertifiedSegment>
   readonly published: Published
   /** The first epoch. */
   readonly epoch: WalEpoch
@@ -143,7 +144,7 @@ const firstEpoch = ({ highestEpoch }: ParallelExamination): WalEpoch =>
 const epoch0 = 0n as WalEpoch // the epoch of a log that has none yet
 
 interface Recovered {
-  readonly index: ParallelIndex
+  readonly index: VersionIndex<CertifiedSegment>
   /** The last commit that needs no certificate. */
   readonly through: CommitSeq
   readonly certificateEpoch: bigint
@@ -153,7 +154,7 @@ interface Recovered {
 const recoverState = (
   { base, certificates, lastCertificateEpoch, live, mark }: ParallelExamination
 ): Recovered => {
-  const index = new ParallelIndex()
+  const index = new VersionIndex<CertifiedSegment>()
   const certified = new Map<bigint, Certificate>()
   for (const { certificate } of certificates?.certificates ?? []) {
     if (!certificate.aborted) certified.set(certificate.segmentEpoch, certificate)
@@ -205,7 +206,7 @@ const settleTrusted = Effect.fnUntraced(function*(
   })
   for (const { path } of segments) yield* vfs.remove(path)
   return {
-    index: new ParallelIndex(),
+    index: new VersionIndex<CertifiedSegment>(),
     through: tip,
     certificateEpoch: lastCertificateEpoch,
     segmentEpoch: highestEpoch

@@ -1,124 +1,54 @@
 /**
- * Checkpoints of a parallel WAL: certified pages go into the database file, then the checkpoint mark, then their segments
- * go away (`formats.md` 2.2).
- *
- * Order of durability: pages and size of the database file, the mark, and only then the removal of segments and the
- * version bytes that let stock SQLite in again. A crash anywhere leaves segments that are at or below the mark (RC-21) or
- * a mark that is behind: a checkpoint that is run again copies the same pages once more, which changes nothing.
- *
- * Why a copy never disturbs a reader: it stops at the end of an interval at or below the oldest snapshot in use, S. A
- * page that it writes has a version at or below S in the log, so every reader (at S or above) finds that page, or a newer
- * version, in the log and does not look at the database file for it. When the segments are dropped from the index, which
- * is one synchronous step, the same readers find the same bytes in the database file.
- *
- * Page 1 goes into the file with the version bytes 3 as long as the log may hold anything newer.
+ * What is the parallel WAL's own in its checkpoints (`segmentCheckpoint.ts`): epochs in the mark, and the certificate
+ * log, which begins anew when everything that it vouches for is in the database file.
  */
-import { invariant } from "@tidemark/core/Invariant"
-import type { PageSize, WalEpoch } from "@tidemark/core/Scalars"
-import type { Vfs, VfsFile } from "@tidemark/platform/Vfs"
+import type { WalEpoch } from "@tidemark/core/Scalars"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Cause from "effect/Cause"
-import * as Deferred from "effect/Deferred"
-import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
-import * as Semaphore from "effect/Semaphore"
 import type { CertificateLog } from "../CertificateLog.ts"
-import { type CheckpointMark, checkpointMarkPath, writeCheckpointMark } from "../CheckpointMarkFormat.ts"
+import { type CheckpointMark, writeCheckpointMark } from "../CheckpointMarkFormat.ts"
 import type { LogEnded } from "../GroupCommit.ts"
-import { CheckpointFailed, type DatabaseTruncated } from "../LogErrors.ts"
-import type { CheckpointMode, CheckpointReport } from "../SqliteWal.ts"
-import { CopyBuffer } from "./checkpoint.ts"
-import { markDatabase } from "./databaseMark.ts"
-import type { EpochLog } from "./epochLog.ts"
-import { copySegments, type SegmentCopy } from "./parallelCopy.ts"
-import type { SegmentInLog } from "./parallelIndex.ts"
-import type { ParallelReaders } from "./parallelReaders.ts"
+import { CheckpointFailed } from "../LogErrors.ts"
+import type { CertifiedSegment, EpochLog } from "./epochLog.ts"
+import { SegmentCheckpoint, type SegmentCheckpointOptions } from "./segmentCheckpoint.ts"
+import { copySegments } from "./segmentCopy.ts"
 
-export interface ParallelCheckpointOptions {
-  readonly vfs: Vfs["Service"]
-  readonly database: string
-  readonly databaseFile: VfsFile
-  readonly pageSize: PageSize
+export interface ParallelCheckpointOptions extends Omit<SegmentCheckpointOptions<CertifiedSegment>, "index"> {
   readonly log: EpochLog
-  readonly readers: ParallelReaders
   readonly certificates: CertificateLog
   /** The certificate log is replaced when it is longer than this. */
   readonly maxCertificateBytes: number
-  /** Files without a certificate, which go when a checkpoint is through (RC-07). */
-  readonly removable: ReadonlyArray<string>
 }
 
-export class ParallelCheckpoint {
+export class ParallelCheckpoint extends SegmentCheckpoint<CertifiedSegment> {
   private readonly options: ParallelCheckpointOptions
-  // One at a time: only a checkpoint drops segments, so while one copies the index keeps what it had.
-  private readonly oneAtATime = Semaphore.makeUnsafe(1)
-  private failure: CheckpointFailed | undefined
-  /** Files that count for nothing any more and are not removed yet. */
-  private readonly leftOver: Set<string>
-  /** Completes when the log is closed, for whoever waits for readers. */
-  private readonly closing = Deferred.makeUnsafe<void>()
-  private readonly segmentCopy: SegmentCopy
 
   constructor(options: ParallelCheckpointOptions) {
+    super({ ...options, index: options.log.options.index })
     this.options = options
-    this.leftOver = new Set(options.removable)
-    const { databaseFile, log, pageSize, vfs } = options
-    this.segmentCopy = { vfs, databaseFile, pageSize, index: log.options.index, buffer: new CopyBuffer() }
   }
 
-  run(mode: CheckpointMode, busyTimeout: Duration.Input): Effect.Effect<CheckpointReport, CheckpointFailed | LogEnded> {
-    const { log } = this.options
-    return Effect.suspend((): Effect.Effect<CheckpointReport, CheckpointFailed | LogEnded> => {
-      const ended = log.ended()
-      if (ended !== undefined) return Effect.fail(ended)
-      return mode === "passive" ? this.passive : this.waiting(mode, busyTimeout)
-    }).pipe(
-      (checkpoint) => this.oneAtATime.withPermit(checkpoint),
-      Effect.withSpan("tidemark.checkpoint", { attributes: { mode } })
-    )
+  protected override markAfter(last: CertifiedSegment): CheckpointMark {
+    return {
+      kind: "parallel",
+      through: last.high,
+      segmentEpoch: last.epoch,
+      certificateEpoch: last.certificateEpoch,
+      databasePages: last.databasePages
+    }
   }
 
-  /** One round in the background. */
-  readonly automatic: Effect.Effect<void, CheckpointFailed | LogEnded> = Effect.suspend(() => {
+  protected override readonly afterRound: Effect.Effect<void, CheckpointFailed | LogEnded> = Effect.suspend(() => {
     const { certificates, maxCertificateBytes } = this.options
-    return Effect.andThen(
-      this.copy,
-      Effect.suspend(() =>
-        certificates.bytes() <= maxCertificateBytes
-          ? Effect.void
-          : this.whileQuiet(Effect.suspend(() =>
-            this.canBeEmptied
-              ? Effect.andThen(this.copy, this.emptied)
-              : Effect.void
-          ))
-      )
-    )
-  }).pipe(
-    // Unless the database file itself failed the next round tries again.
-    Effect.catchIf(
-      (error) => error !== this.failure && error._tag === "CheckpointFailed",
-      (error) => Effect.logWarning("an automatic checkpoint failed and is tried again", error)
-    ),
-    (round) => this.oneAtATime.withPermit(round)
-  )
-
-  /**
-   * After the log was closed, and before its files are: what waits for readers ends, what copies finishes. With `isLast`
-   * the database stands alone afterwards, unless somebody still reads, or a certificate may be there that was never
-   * published.
-   */
-  close(isLast: boolean): Effect.Effect<void> {
-    const last = Effect.suspend(() =>
-      isLast && !this.options.log.isPoisoned && this.canBeEmptied
-        ? Effect.andThen(this.copy, this.standAlone)
-        : Effect.void
-    )
-    return Deferred.succeed(this.closing, undefined).pipe(
-      Effect.andThen(this.oneAtATime.withPermit(last)),
-      Effect.catch((error) => Effect.logWarning("the last checkpoint failed; every commit is safe in the log", error))
-    )
-  }
+    return certificates.bytes() <= maxCertificateBytes
+      ? Effect.void
+      : this.whileQuiet(Effect.suspend(() =>
+        this.canBeEmptied
+          ? Effect.andThen(this.copy, this.emptied)
+          : Effect.void
+      ))
+  })
 
   /**
    * At the start, when a certified segment is lost and only what stands before it was kept (RC-08): everything above goes
@@ -144,141 +74,8 @@ export class ParallelCheckpoint {
     }).pipe(Effect.catchTag("DatabaseTruncated", Effect.die))
   }
 
-  private get passive() {
-    return Effect.suspend(() => {
-      const framesBefore = this.options.log.options.index.records
-      return Effect.map(this.copy, (framesCopied) => ({
-        mode: "passive" as const,
-        framesBefore,
-        framesCopied,
-        blocked: false
-      }))
-    })
-  }
-
-  private waiting(mode: Exclude<CheckpointMode, "passive">, busyTimeout: Duration.Input) {
-    const { log, readers } = this.options
-    const { index } = log.options
-    return Effect.gen({ self: this }, function*() {
-      // The bulk is copied while commits go on; only the rest is copied while they wait.
-      const early = yield* this.copy
-      return yield* this.whileQuiet(Effect.gen({ self: this }, function*() {
-        const isFree = yield* readers.registry.awaitAtLeast(log.published.commitSeq).pipe(
-          Effect.timeoutOption(busyTimeout),
-          Effect.map(Option.isSome),
-          Effect.raceFirst(Effect.andThen(Deferred.await(this.closing), this.orEnded))
-        )
-        const framesBefore = early + index.records
-        const framesCopied = early + (yield* this.copy)
-        if (isFree && mode === "full") yield* this.standAlone
-        if (isFree && mode !== "full") {
-          yield* this.standAlone
-          yield* this.emptied
-        }
-        return { mode, framesBefore, framesCopied, blocked: !isFree }
-      }))
-    })
-  }
-
-  /** For whoever waited while the log was closed. */
-  private readonly orEnded: Effect.Effect<never, LogEnded> = Effect.suspend(() => {
-    const ended = this.options.log.ended()
-    invariant(ended !== undefined, "only a log that has ended is closed")
-    return Effect.fail(ended)
-  })
-
-  /** Nobody reads what the log alone has. */
-  private get canBeEmptied(): boolean {
-    const { log, readers } = this.options
-    return readers.registry.isAtLeast(log.published.commitSeq)
-  }
-
-  private whileQuiet<A>(use: Effect.Effect<A, CheckpointFailed | LogEnded>) {
-    const { database, log } = this.options
-    return Effect.catchTag(
-      log.quiesce(use),
-      "VfsError",
-      // What is handed over cannot be written at the moment; it stays, and so does the log.
-      (cause) => new CheckpointFailed({ path: database, cause })
-    )
-  }
-
-  /** A failed write or sync leaves the database file unknown: no later sync of it could be trusted. */
-  private orFailForGood<A>(step: Effect.Effect<A, VfsError | DatabaseTruncated>): Effect.Effect<A, CheckpointFailed> {
-    return Effect.suspend((): Effect.Effect<A, CheckpointFailed> =>
-      this.failure !== undefined ? Effect.fail(this.failure) : Effect.mapError(step, (cause) => {
-        this.failure = new CheckpointFailed({ path: this.options.databaseFile.path, cause })
-        return this.failure
-      })
-    )
-  }
-
-  /** Copies whole intervals up to the oldest snapshot in use, and answers how many records went. */
-  private readonly copy: Effect.Effect<number, CheckpointFailed> = Effect.suspend(() => {
-    const { log, readers } = this.options
-    const { index } = log.options
-    const { oldest } = readers.registry
-    const bound = oldest === undefined || oldest > log.published.commitSeq ? log.published.commitSeq : oldest
-    const count = index.segments.findIndex(({ high }) => high > bound)
-    const segments = index.segments.slice(0, count < 0 ? index.segments.length : count)
-    const last = segments.at(-1)
-    if (last === undefined) return Effect.as(this.remove([]), 0)
-    return this.orFailForGood(copySegments(this.segmentCopy, segments, last)).pipe(
-      Effect.andThen(this.mark({
-        through: last.high,
-        segmentEpoch: last.epoch,
-        certificateEpoch: last.certificateEpoch,
-        databasePages: last.databasePages
-      })),
-      Effect.andThen(Effect.sync(() => {
-        const records = index.records
-        readers.drop(segments.length)
-        return records - index.records
-      })),
-      Effect.tap(() => this.remove(segments))
-    )
-  })
-
-  /** A mark that cannot be written leaves the one that was there: it can be tried again. */
-  private mark(mark: Omit<CheckpointMark, "kind">): Effect.Effect<void, CheckpointFailed> {
-    const { database, vfs } = this.options
-    return Effect.mapError(
-      writeCheckpointMark(vfs, database, { kind: "parallel", ...mark }),
-      (cause) => new CheckpointFailed({ path: checkpointMarkPath(database), cause })
-    )
-  }
-
-  /** What cannot be removed now is tried again after the next copy, and removed by the next start. */
-  private remove(segments: ReadonlyArray<SegmentInLog>): Effect.Effect<void> {
-    const { vfs } = this.options
-    for (const { path } of segments) this.leftOver.add(path)
-    return Effect.forEach(Array.from(this.leftOver), (path) =>
-      Effect.matchEffect(vfs.remove(path), {
-        onSuccess: () => Effect.sync(() => this.leftOver.delete(path)),
-        onFailure: (error) =>
-          error.code === "ENOENT"
-            ? Effect.sync(() => this.leftOver.delete(path))
-            : Effect.logWarning("a segment that is in the database file could not be removed", error)
-      }), { discard: true })
-  }
-
-  /** While quiet and everything is copied: the database file is all there is, and stock SQLite may open it. */
-  private readonly standAlone: Effect.Effect<void, CheckpointFailed> = Effect.suspend(() => {
-    const { databaseFile, log } = this.options
-    invariant(
-      log.isIdle && log.options.index.segments.length === 0,
-      "only a database with everything in it stands alone"
-    )
-    if (!log.isMarked) return Effect.void
-    return this.orFailForGood(Effect.suspend(() => {
-      // Before it is tried: a failure leaves either of the two on the disk, and the next commit writes its own.
-      log.unmark()
-      return markDatabase(databaseFile, 2)
-    }))
-  }).pipe(Effect.uninterruptible)
-
-  /** While quiet and everything is copied: the certificates are of no use any more. */
-  private readonly emptied: Effect.Effect<void, CheckpointFailed> = Effect.suspend(() => {
+  /** The certificates are of no use any more. */
+  protected override readonly emptied: Effect.Effect<void, CheckpointFailed> = Effect.suspend(() => {
     const { certificates, database, log } = this.options
     const { commitSeq, databasePages } = log.published
     const last = certificates.last()
@@ -289,6 +86,7 @@ export class ParallelCheckpoint {
     // The certificate alone says that the sequences of an aborted interval are used up.
     return last?.aborted !== true ? emptied : Effect.andThen(
       this.mark({
+        kind: "parallel",
         through: commitSeq,
         segmentEpoch: (log.epoch - 1n) as WalEpoch, // the last one that is closed
         certificateEpoch: last.certificateEpoch,

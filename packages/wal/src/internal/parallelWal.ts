@@ -41,7 +41,7 @@ import { LaterLog } from "./laterLog.ts"
 import { openParallel } from "./openParallel.ts"
 import { ParallelCheckpoint } from "./parallelCheckpoint.ts"
 import { parallelDefaults as defaults } from "./parallelDefaults.ts"
-import { ParallelReaders } from "./parallelReaders.ts"
+import { SegmentReaders } from "./segmentReaders.ts"
 import { WriterSections } from "./writerSections.ts"
 
 /** @internal */
@@ -115,7 +115,7 @@ export const makeParallelWal = Effect.fnUntraced(function*(
     // What an operator has said stays.
     maxLanes: control.laneCount === undefined && control.mode !== "conservative" ? slots : undefined
   })
-  const readers = new ParallelReaders(vfs, databaseFile, pageSize, index)
+  const readers = new SegmentReaders(vfs, databaseFile, pageSize, index)
   const checkpoint = new ParallelCheckpoint({
     vfs,
     database,

@@ -1,5 +1,5 @@
 /**
- * Readers of a database whose newest commits are in the segments of a parallel WAL.
+ * Readers of a database whose newest commits are in files with page images: segments of a parallel WAL, or capsules.
  *
  * Segments are too many to stay open: a page that is not in a cache is read by opening its file, and the synchronous
  * read does so on the calling thread.
@@ -13,10 +13,10 @@ import type { LogReader, Published } from "../CommitLog.ts"
 import { hasMagic, setVersions } from "../DatabaseHeaderFormat.ts"
 import { DatabaseTruncated } from "../LogErrors.ts"
 import { SnapshotRegistry } from "../SnapshotRegistry.ts"
-import type { ParallelIndex } from "./parallelIndex.ts"
 import { SnapshotReader } from "./snapshotReader.ts"
+import type { VersionIndex } from "./versionIndex.ts"
 
-export class ParallelReaders {
+export class SegmentReaders {
   readonly registry = new SnapshotRegistry()
   readonly listeners: Array<(versions: Iterable<readonly [PageNumber, CommitSeq]>) => void> = []
   /** Grows when segments go: a version that was looked up before is in the database file now. */
@@ -24,9 +24,9 @@ export class ParallelReaders {
   private readonly vfs: Vfs["Service"]
   private readonly databaseFile: VfsFile
   private readonly pageSize: PageSize
-  private readonly index: ParallelIndex
+  private readonly index: VersionIndex
 
-  constructor(vfs: Vfs["Service"], databaseFile: VfsFile, pageSize: PageSize, index: ParallelIndex) {
+  constructor(vfs: Vfs["Service"], databaseFile: VfsFile, pageSize: PageSize, index: VersionIndex) {
     this.vfs = vfs
     this.databaseFile = databaseFile
     this.pageSize = pageSize

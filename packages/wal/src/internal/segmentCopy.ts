@@ -1,5 +1,5 @@
 /**
- * Copying the pages of certified segments into the database file. Nothing counts as copied before the caller has written
+ * Copying the pages of segments, or capsules, into the database file. Nothing counts as copied before the caller has written
  * the checkpoint mark (`formats.md` 2.2): a copy that was cut short is simply made again.
  */
 import { invariant } from "@tidemark/core/Invariant"
@@ -10,14 +10,14 @@ import * as Effect from "effect/Effect"
 import { hasMagic, setVersions } from "../DatabaseHeaderFormat.ts"
 import { DatabaseTruncated } from "../LogErrors.ts"
 import { adjacentRuns, type CopyBuffer, maxGroupBytes } from "./checkpoint.ts"
-import type { PageVersion, ParallelIndex, SegmentInLog } from "./parallelIndex.ts"
+import type { PageVersion, SegmentInLog, VersionIndex } from "./versionIndex.ts"
 
 /** @internal */
 export interface SegmentCopy {
   readonly vfs: Vfs["Service"]
   readonly databaseFile: VfsFile
   readonly pageSize: PageSize
-  readonly index: ParallelIndex
+  readonly index: VersionIndex
   /** Kept from copy to copy, so only one runs at a time. */
   readonly buffer: CopyBuffer
 }

@@ -1,8 +1,8 @@
-/** The index of a parallel log against the list of everything that is in it. */
+/** The index of the versions of pages against the list of everything that is in it. */
 import { assert, describe, it } from "@effect/vitest"
-import { toCommitSeq, toPageNumber, WalEpoch } from "@tidemark/core/Scalars"
+import { toCommitSeq, toPageNumber } from "@tidemark/core/Scalars"
 import fc from "fast-check"
-import { ParallelIndex, type SegmentInLog } from "../src/internal/parallelIndex.ts"
+import { type SegmentInLog, VersionIndex } from "../src/internal/versionIndex.ts"
 
 interface Row {
   readonly page: number
@@ -15,11 +15,9 @@ const page = toPageNumber
 const seq = toCommitSeq
 
 /** Adds a segment whose commits write these pages, and answers its rows. */
-const add = (index: ParallelIndex, epoch: number, low: bigint, commits: ReadonlyArray<ReadonlyArray<number>>) => {
+const add = (index: VersionIndex, epoch: number, low: bigint, commits: ReadonlyArray<ReadonlyArray<number>>) => {
   const rows: Array<Row> = []
   const segment: SegmentInLog = {
-    epoch: WalEpoch.make(BigInt(epoch)),
-    certificateEpoch: BigInt(epoch),
     path: `segment ${epoch}`,
     low: seq(low),
     high: seq(low + BigInt(commits.length) - 1n),
@@ -37,7 +35,7 @@ const add = (index: ParallelIndex, epoch: number, low: bigint, commits: Readonly
   return rows
 }
 
-describe("ParallelIndex", () => {
+describe("VersionIndex", () => {
   const anyCommit = fc.uniqueArray(fc.integer({ min: 1, max: 6 }), { minLength: 1, maxLength: 4 })
   const anyStep = fc.oneof(
     { weight: 3, arbitrary: fc.record({ add: fc.array(anyCommit, { minLength: 1, maxLength: 4 }), gap: fc.nat(2) }) },
@@ -46,7 +44,7 @@ describe("ParallelIndex", () => {
 
   it("is what the list of all records says, at every snapshot from the last drop on", () =>
     fc.assert(fc.property(fc.array(anyStep, { maxLength: 12 }), (steps) => {
-      const index = new ParallelIndex()
+      const index = new VersionIndex()
       let rows: Array<Row> = []
       let next = 1n
       let dropped = 0n
@@ -96,13 +94,13 @@ describe("ParallelIndex", () => {
     })))
 
   it("segments come in the order of their intervals", () => {
-    const index = new ParallelIndex()
+    const index = new VersionIndex()
     add(index, 1, 5n, [[1], [2]])
     assert.throws(() => add(index, 2, 6n, [[1]]), /order of their intervals/)
   })
 
   it("a page that was written a hundred thousand times since costs a checkpoint of an old snapshot one walk", () => {
-    const index = new ParallelIndex()
+    const index = new VersionIndex()
     add(index, 1, 1n, Array.from({ length: 1000 }, () => [1]))
     let next = 1001n
     for (let epoch = 2; epoch <= 101; epoch++) {

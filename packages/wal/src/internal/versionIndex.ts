@@ -1,49 +1,49 @@
 /**
- * Where the versions of pages are in the certified segments of a parallel WAL.
+ * Where the versions of pages are in a log that is made of files with page images: the certified segments of a parallel
+ * WAL, the capsules of a native log. A file that holds the commits of an interval is a segment here; a capsule is one
+ * with a single commit.
  *
  * The versions of a page are a list from the newest to the oldest, and looking one up at a snapshot walks from the
  * newest. Checkpoints drop whole segments from the old end.
  *
  * Invariants
- * 1. Only certified commits are in the index, in the order of their sequences.
+ * 1. Only durable commits (certified, or with a durable marker) are in the index, in the order of their sequences.
  * 2. Segments are dropped oldest first, and with a segment all its versions.
  */
 import { invariant } from "@tidemark/core/Invariant"
-import type { CommitSeq, PageNumber, WalEpoch } from "@tidemark/core/Scalars"
+import type { CommitSeq, PageNumber } from "@tidemark/core/Scalars"
 
-/** A certified segment whose pages are not all in the database file yet. */
+/** A file with commits that are not all in the database file yet. */
 export interface SegmentInLog {
-  readonly epoch: WalEpoch
-  readonly certificateEpoch: bigint
   readonly path: string
   readonly low: CommitSeq
   readonly high: CommitSeq
   /** Database size in pages after it. */
   readonly databasePages: number
-  /** The page of each of its records. */
+  /** The page of each of its images. */
   readonly pages: ReadonlyArray<PageNumber>
 }
 
-export interface PageVersion {
+export interface PageVersion<Segment extends SegmentInLog = SegmentInLog> {
   readonly seq: CommitSeq
-  readonly segment: SegmentInLog
+  readonly segment: Segment
   /** Where the image starts in the file of the segment. */
   readonly offset: number
-  older: PageVersion | undefined
+  older: PageVersion<Segment> | undefined
 }
 
-export class ParallelIndex {
-  private readonly newest = new Map<PageNumber, PageVersion>()
-  private readonly inLog: Array<SegmentInLog> = []
-  /** Records of all segments. */
+export class VersionIndex<Segment extends SegmentInLog = SegmentInLog> {
+  private readonly newest = new Map<PageNumber, PageVersion<Segment>>()
+  private readonly inLog: Array<Segment> = []
+  /** Images of all segments. */
   records = 0
 
   /** Oldest first. */
-  get segments(): ReadonlyArray<SegmentInLog> {
+  get segments(): ReadonlyArray<Segment> {
     return this.inLog
   }
 
-  addSegment(segment: SegmentInLog): void {
+  addSegment(segment: Segment): void {
     const last = this.inLog.at(-1)
     invariant(last === undefined || segment.low > last.high, "segments come in the order of their intervals")
     this.inLog.push(segment)
@@ -51,12 +51,12 @@ export class ParallelIndex {
   }
 
   /** Adds the newest version of a page; its segment was added before. */
-  addVersion(page: PageNumber, seq: CommitSeq, segment: SegmentInLog, offset: number): void {
+  addVersion(page: PageNumber, seq: CommitSeq, segment: Segment, offset: number): void {
     this.newest.set(page, { seq, segment, offset, older: this.newest.get(page) })
   }
 
   /** The version of a page that a snapshot at `high` sees; `undefined` when it is the one in the database file. */
-  find(page: PageNumber, high: CommitSeq): PageVersion | undefined {
+  find(page: PageNumber, high: CommitSeq): PageVersion<Segment> | undefined {
     let version = this.newest.get(page)
     while (version !== undefined && version.seq > high) version = version.older
     return version
@@ -68,8 +68,8 @@ export class ParallelIndex {
   }
 
   /** The newest versions at `bound` of the pages of these segments, by segment. */
-  newestOf(segments: ReadonlyArray<SegmentInLog>, bound: CommitSeq): Map<SegmentInLog, Map<PageNumber, PageVersion>> {
-    const bySegment = new Map<SegmentInLog, Map<PageNumber, PageVersion>>()
+  newestOf(segments: ReadonlyArray<Segment>, bound: CommitSeq): Map<Segment, Map<PageNumber, PageVersion<Segment>>> {
+    const bySegment = new Map<Segment, Map<PageNumber, PageVersion<Segment>>>()
     const pages = new Set<PageNumber>()
     for (const segment of segments) for (const page of segment.pages) pages.add(page)
     for (const page of pages) {
@@ -96,7 +96,7 @@ export class ParallelIndex {
   }
 
   private dropVersions(page: PageNumber, bound: CommitSeq, gone: Map<PageNumber, CommitSeq>): void {
-    let kept: PageVersion | undefined
+    let kept: PageVersion<Segment> | undefined
     let version = this.newest.get(page)
     while (version !== undefined && version.seq > bound) {
       kept = version
