@@ -42,7 +42,8 @@ import {
 import * as WalBaseFormat from "./WalBaseFormat.ts"
 
 /**
- * The rows of the start-up table that can apply to a database with a SQLite WAL or a parallel log, most severe first.
+ * The rows of the start-up table that can apply to a database with a SQLite WAL, a parallel log or a native one, most
+ * severe first.
  *
  * @category models
  * @since 0.1.0
@@ -55,11 +56,15 @@ export const startUpCases = [
   "RC-10",
   "RC-11",
   "RC-08",
+  "RC-15",
+  "RC-26",
   "RC-04",
   "RC-03",
   "RC-09",
+  "RC-14",
   "RC-22",
   "RC-07",
+  "RC-16",
   "RC-19",
   "RC-25",
   "RC-21",

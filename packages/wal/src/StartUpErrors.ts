@@ -5,7 +5,7 @@
  * @since 0.1.0
  */
 import type { FormatIssue } from "@tidemark/core/BinaryFormat"
-import type { CommitSeq, WalEpoch } from "@tidemark/core/Scalars"
+import { type CommitSeq, type ObjectId, objectIdToHex, type WalEpoch } from "@tidemark/core/Scalars"
 import { SqliteCode, TidemarkError } from "@tidemark/core/TidemarkError"
 import type { SegmentUnreadable } from "./SegmentStore.ts"
 
@@ -46,7 +46,7 @@ export class NotWalMode extends TidemarkError("NotWalMode", { isRetryable: false
 }
 
 /**
- * The WAL, or a segment, was written for another page size than the database has (RC-05).
+ * The WAL, a segment or a capsule was written for another page size than the database has (RC-05).
  *
  * @category errors
  * @since 0.1.0
@@ -56,7 +56,10 @@ export class PageSizeMismatch
     readonly path: string
     readonly walPageSize: number
     readonly databasePageSize: number
-    /** Where the first such image starts, when it is in a segment. The header of a `-wal` says the size in byte 8. */
+    /**
+     * Where the first such image starts, when it is in a segment or a capsule. The header of a `-wal` says the size in
+     * byte 8.
+     */
     readonly imageOffset?: number
   }>
 {
@@ -155,7 +158,7 @@ export class WalBaseDamaged
 }
 
 /**
- * The database file is empty or gone, and its WAL does not hold all of its pages.
+ * The database file is empty or gone, and its log does not hold all of its pages.
  *
  * @category errors
  * @since 0.1.0
@@ -169,8 +172,8 @@ export class DatabasePagesLost
   }>
 {
   override get message() {
-    return `${this.path} is empty or missing and its WAL holds only a part of the database: ${this.missingPages} of ` +
-      `${this.databasePages} pages, page ${this.firstMissingPage} first, are nowhere; put the database file back beside its WAL`
+    return `${this.path} is empty or missing and its log holds only a part of the database: ${this.missingPages} of ` +
+      `${this.databasePages} pages, page ${this.firstMissingPage} first, are nowhere; put the database file back beside its log`
   }
 }
 
@@ -248,22 +251,26 @@ export class WrongLogKind
 }
 
 /**
- * Both a `-wal` and a log of another kind hold commits (RC-20), or the `-wal` holds commits that are older than the last
- * checkpoint of another log.
+ * Two logs of different kinds hold commits (RC-20), or the `-wal` holds commits that are older than the last checkpoint of
+ * another log.
  *
  * @category errors
  * @since 0.1.0
  */
 export class MixedLogs extends TidemarkError("MixedLogs", { isRetryable: false, sqliteCode: SqliteCode.corrupt })<{
   readonly path: string
-  /** The kind of the other log. */
+  /** The kind of the log beside the `-wal`; when that has no commits, of the log that was not asked for. */
   readonly found: OtherLogKind
-  /** Commits in the `-wal`. */
+  /** Commits in the `-wal`. 0: it is a parallel log and a native one that both have some. */
   readonly walCommits: number
   /** The checkpoint of the other log that the `-wal` is older than; `undefined` when the other log itself has commits. */
   readonly checkpointedThrough: CommitSeq | undefined
 }> {
   override get message() {
+    if (this.walCommits === 0) {
+      return `${this.path} has commits in a parallel log and in a native one, whose order is not known; nothing was ` +
+        "changed: move away the log that does not belong to it"
+    }
     const other = this.checkpointedThrough === undefined
       ? `more in a log of another kind (${this.found}), whose order is not known`
       : `is older than what the checkpoint of a ${this.found} log has put into the database file ` +
@@ -400,8 +407,77 @@ export class CertificateChecksumMismatch
 }
 
 /**
- * Every refusal of the start-up table: those that `examineDatabase` of `StartUp.ts` answers for the SQLite WAL, and
- * those that `examineParallel` of `ParallelStartUp.ts` answers for the parallel one.
+ * What is wrong with a capsule that a marker names.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type CapsuleLoss = "missing" | "contents"
+
+/**
+ * A commit that is not in the database file was acknowledged, but the capsule that holds its pages is missing or is not
+ * what its marker names (RC-15).
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CapsuleLost extends TidemarkError("CapsuleLost", { isRetryable: false, sqliteCode: SqliteCode.corrupt })<{
+  /** Of the capsule. */
+  readonly path: string
+  readonly capsule: ObjectId
+  /** Of the commit. */
+  readonly seq: CommitSeq
+  readonly loss: CapsuleLoss
+  readonly found: string
+  readonly expected: string
+  /** Every commit up to here is whole. */
+  readonly keptThrough: CommitSeq
+  /** The last commit that was acknowledged. */
+  readonly lostThrough: CommitSeq
+}> {
+  override get message() {
+    return `${this.path} holds the pages of commit ${this.seq}, which was acknowledged, but ${
+      this.loss === "missing" ? "it" : "what is in it"
+    } is ${this.found}, expected ${this.expected} (capsule ${
+      objectIdToHex(this.capsule)
+    }); nothing was changed: restore ` +
+      `the file, for without it the commits through ${this.lostThrough} cannot be told from that one on, and only those ` +
+      `through ${this.keptThrough} are whole`
+  }
+}
+
+/**
+ * The marker stream of a native log does not check above the checkpoint mark, so that acknowledged commits may stand
+ * behind the place (RC-26). It is no refusal: what is before the place can be read, and nothing is committed until the
+ * loss is accepted.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class MarkersDamaged
+  extends TidemarkError("MarkersDamaged", { isRetryable: false, sqliteCode: SqliteCode.corrupt })<{
+    /** Of the marker segment. */
+    readonly path: string
+    /** Where what is wrong starts. */
+    readonly offset: number
+    readonly issue: FormatIssue
+    /** Every commit up to here is whole. */
+    readonly keptThrough: CommitSeq
+    /** The last commit that can have been acknowledged. */
+    readonly lostThrough: CommitSeq
+  }>
+{
+  override get message() {
+    return `${this.path} is damaged at byte ${this.offset} (${this.issue.message}), so that acknowledged commits, through ` +
+      `${this.lostThrough} at the most, may be lost; those through ${this.keptThrough} are whole and can be read, nothing ` +
+      "was changed: restore the file, or run `tidemark recover` (which opens with acceptLoss) to go on without the rest"
+  }
+}
+
+/**
+ * Every refusal of the start-up table: those that `examineDatabase` of `StartUp.ts` answers for the SQLite WAL, those
+ * that `examineParallel` of `ParallelStartUp.ts` answers for the parallel log, and those that `examineNative` of
+ * `NativeStartUp.ts` answers for the native one.
  *
  * @category models
  * @since 0.1.0
@@ -424,3 +500,4 @@ export type StartUpRefusal =
   | SegmentUnreadable
   | CertificateGap
   | CertificateChecksumMismatch
+  | CapsuleLost

@@ -17,19 +17,23 @@ export const meaningOf: Record<StartUpCase, string> = {
   "RC-03": "the log ends in bytes of no commit",
   "RC-04": "the log is empty or has no readable header",
   "RC-05": "the log has pages of another size than the database",
-  "RC-06": "the parallel log is whole",
+  "RC-06": "the log and what vouches for its commits agree",
   "RC-07": "a segment of no commit stands behind the last certificate",
   "RC-08": "a segment with acknowledged commits is lost",
   "RC-09": "the certificate log ends in a torn certificate",
   "RC-10": "the certificate log is damaged",
   "RC-11": "the certificate log is missing",
+  "RC-14": "the marker stream ends in a torn marker",
+  "RC-15": "the capsule of an acknowledged commit is lost",
+  "RC-16": "a capsule of no commit is left behind",
   "RC-19": "spill files are left behind",
   "RC-20": "two kinds of log hold commits",
-  "RC-21": "segments whose commits are in the database file are left behind",
+  "RC-21": "segments or capsules whose commits are in the database file are left behind",
   "RC-22": "a segment of no commit stands between certified ones",
   "RC-23": "the newest commits are in a log of another kind",
   "RC-24": "a rollback journal is hot",
-  "RC-25": "temporary files are left behind"
+  "RC-25": "temporary files are left behind",
+  "RC-26": "the marker stream is damaged"
 }
 
 /**
