@@ -150,7 +150,7 @@ export const sharedHeaderPath = (database: string): string => `${database}.fsqli
  * @category models
  * @since 0.1.0
  */
-export interface SharedRegions {
+export interface HeaderRegions {
   readonly lockTable: number
   readonly witness: number
   readonly transactionSlots: number
@@ -165,7 +165,7 @@ export interface SharedRegions {
  * @category layout
  * @since 0.1.0
  */
-export const regionsOf = (slots: number): SharedRegions => {
+export const regionsOf = (slots: number): HeaderRegions => {
   invariant(Number.isInteger(slots) && slots >= 1 && slots <= 0xffffffff, "slots are counted in a u32, from 1 on")
   const lockTable = sharedHeaderBytes
   const witness = lockTable + slots * slotBytes.lockTable
@@ -358,10 +358,24 @@ export const checksumOf = (bytes: Uint8Array): bigint => {
   return xxh3(input)
 }
 
-const refuse = (code: ShmRefusal["_tag"], field: string, offset: number, found: string, expected: string) =>
-  Result.fail(new FormatIssue({ format: "shared-memory header", code, field, offset, found, expected }))
+const issueOf = (code: ShmRefusal["_tag"], field: string, offset: number, found: string, expected: string) =>
+  new FormatIssue({ format: "shared-memory header", code, field, offset, found, expected })
+
+const refuse = (...issue: Parameters<typeof issueOf>) => Result.fail(issueOf(...issue))
 
 const hex64 = (value: bigint) => `0x${value.toString(16).padStart(16, "0")}`
+
+/**
+ * Why memory of so many bytes is too small for a header with its regions (`ShmTooSmall`); `undefined` when it is not.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
+export const shortageOf = (slots: number, bytes: number): FormatIssue | undefined => {
+  const needed = mappedBytes(slots)
+  if (bytes >= needed) return undefined
+  return issueOf("ShmTooSmall", "length", 0, `${bytes} bytes`, `at least ${needed} bytes, with the regions`)
+}
 
 const isPageSize = (value: number): value is PageSize => pageSizes.some((size) => size === value)
 
@@ -373,6 +387,22 @@ const isPageSize = (value: number): value is PageSize => pageSizes.some((size) =
  */
 export const isInitializing = (bytes: Uint8Array): boolean =>
   bytes.length >= 8 && viewOf(bytes).getBigUint64(offsets.magic, true) === initializingMagic
+
+/**
+ * Which process these bytes name as their publisher or creator, whether or not they pass the checks. Pid 0: nobody, or
+ * there are too few bytes.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
+export const publisherOf = (bytes: Uint8Array): { readonly pid: number; readonly birth: bigint } => {
+  if (bytes.length < sharedHeaderBytes) return { pid: 0, birth: 0n }
+  const view = viewOf(bytes)
+  return {
+    pid: fromPublisherWord(view.getBigUint64(offsets.publisherOwner, true)).pid,
+    birth: view.getBigUint64(offsets.publisherBirth, true)
+  }
+}
 
 /**
  * Reads a header. Bytes behind the first 216 are not looked at.
