@@ -20,7 +20,7 @@ import * as Scope from "effect/Scope"
 import * as NodeFs from "node:fs"
 import { loadNative } from "./internal/native.ts"
 import { nodeCall, toVfsError } from "./internal/nodeCalls.ts"
-import { isConflict, probeLocks, setRangeLock } from "./internal/rangeLock.ts"
+import { askRangeLock, isConflict, probeLocks, setRangeLock } from "./internal/rangeLock.ts"
 import type { VfsError } from "./VfsError.ts"
 
 /**
@@ -91,6 +91,14 @@ export interface AcquireOptions {
 }
 
 /**
+ * What a question asks about.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type HeldOptions = Pick<AcquireOptions, "range" | "mode">
+
+/**
  * Kernel locks on files.
  *
  * **Gotchas**
@@ -126,6 +134,13 @@ export class FileLock extends Context.Service<FileLock, {
     path: string,
     options: AcquireOptions
   ) => Effect.Effect<void, RangeLocked | FileLockUnavailable | VfsError, Scope.Scope>
+
+  /**
+   * Whether somebody holds a lock because of which `acquire` would be refused now: for a reader who wants
+   * to know whether the holder still lives. It takes no lock on the bytes, so it disturbs nobody and needs read access
+   * only. `false` when the file does not exist. The answer may be out of date when it arrives.
+   */
+  readonly isHeld: (path: string, options: HeldOptions) => Effect.Effect<boolean, FileLockUnavailable | VfsError>
 }>()("@tidemark/platform/FileLock") {
   /**
    * The locks of this machine, through the first of the given ways that loads. With none of them every acquisition
@@ -140,6 +155,14 @@ export class FileLock extends Context.Service<FileLock, {
    */
   static readonly layer: Layer.Layer<FileLock> = this.layerBackends(["koffi", "node:ffi"])
 }
+
+const checkRange = (range: LockRange) => {
+  invariant(Number.isSafeInteger(range.start) && range.start >= 0, "a lock starts at a safe integer, not negative")
+  invariant(range.length >= 1 && Number.isSafeInteger(range.start + range.length), "a lock has at least one byte")
+}
+
+const isMissing = (error: FileLockUnavailable | VfsError): boolean =>
+  error._tag === "VfsError" && (error.code === "ENOENT" || error.code === "ENOTDIR")
 
 const make = (backends: ReadonlyArray<NativeBackend>): FileLock["Service"] => {
   let loaded: ReturnType<typeof loadNative> | undefined
@@ -156,15 +179,12 @@ const make = (backends: ReadonlyArray<NativeBackend>): FileLock["Service"] => {
         )
     )
 
-  const acquire = Effect.fnUntraced(function*(path: string, { create, mode, range }: AcquireOptions) {
-    invariant(Number.isSafeInteger(range.start) && range.start >= 0, "a lock starts at a safe integer, not negative")
-    invariant(range.length >= 1 && Number.isSafeInteger(range.start + range.length), "a lock has at least one byte")
+  /** A descriptor of the file, closed with the scope, on a device that is known to keep locks. */
+  const openProven = Effect.fnUntraced(function*(path: string, flags: number) {
     const native = Result.getOrElse(loaded ??= loadNative(backends), (reason) => reason)
     if (typeof native === "string") return yield* new FileLockUnavailable({ path, reason: native })
 
-    const { O_CREAT, O_RDONLY, O_RDWR } = NodeFs.constants
-    const access = mode === "exclusive" ? O_RDWR : O_RDONLY
-    const descriptor = yield* open(path, create === true ? access | O_CREAT : access)
+    const descriptor = yield* open(path, flags)
     const stats = yield* nodeCall<NodeFs.Stats>("open", path, (callback) => NodeFs.fstat(descriptor, callback))
     if (stats.isDirectory()) {
       const cause = Object.assign(new Error("a directory cannot be locked"), { code: "EISDIR" })
@@ -172,21 +192,44 @@ const make = (backends: ReadonlyArray<NativeBackend>): FileLock["Service"] => {
     }
     if (!provenDevices.has(stats.dev)) {
       const problem = yield* Effect.scoped(
-        Effect.map(open(path, O_RDONLY), (second) => probeLocks(native, descriptor, second))
+        Effect.map(open(path, NodeFs.constants.O_RDONLY), (second) => probeLocks(native, descriptor, second))
       )
       if (problem !== undefined) return yield* new FileLockUnavailable({ path, reason: problem })
       provenDevices.add(stats.dev)
     }
+    return { native, descriptor }
+  })
 
+  const unexpected = (path: string, errno: number) =>
+    new FileLockUnavailable({ path, reason: `the system answers errno ${errno}` })
+
+  const acquire = Effect.fnUntraced(function*(path: string, { create, mode, range }: AcquireOptions) {
+    checkRange(range)
+    const { O_CREAT, O_RDONLY, O_RDWR } = NodeFs.constants
+    const access = mode === "exclusive" ? O_RDWR : O_RDONLY
+    const { descriptor, native } = yield* openProven(path, create === true ? access | O_CREAT : access)
     const errno = setRangeLock(native, descriptor, mode, range)
     if (isConflict(errno)) return yield* new RangeLocked({ path, mode, ...range })
-    if (errno !== 0) return yield* new FileLockUnavailable({ path, reason: `the system answers errno ${errno}` })
+    if (errno !== 0) return yield* unexpected(path, errno)
     // Unlocked by name and not only by closing: a child process that is just being spawned shares the open file until
     // it executes its program, and would keep the lock alive for that long.
     yield* Effect.addFinalizer(() => Effect.sync(() => setRangeLock(native, descriptor, "none", range)))
   })
 
+  const isHeld = Effect.fnUntraced(
+    function*(path: string, { mode, range }: HeldOptions) {
+      checkRange(range)
+      const { descriptor, native } = yield* openProven(path, NodeFs.constants.O_RDONLY)
+      const answer = askRangeLock(native, descriptor, mode, range)
+      return typeof answer === "boolean" ? answer : yield* unexpected(path, answer)
+    },
+    Effect.scoped,
+    Effect.uninterruptible,
+    Effect.catchIf(isMissing, () => Effect.succeed(false))
+  )
+
   return FileLock.of({
+    isHeld,
     acquire: (path, options) =>
       Effect.uninterruptible(Effect.flatMap(Effect.scope, (parent) =>
         // In a scope of its own: the descriptor of a failed acquisition is closed at once, not with the caller's scope.

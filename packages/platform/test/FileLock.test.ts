@@ -130,12 +130,17 @@ for (const { backend, isHere } of backends) {
 
     it.effect("neither a failed nor a finished acquisition leaves a descriptor open", () =>
       Effect.gen(function*() {
-        const acquire = yield* locksOf(yield* lockFile)
+        const path = yield* lockFile
+        const locks = yield* FileLock
+        const acquire = yield* locksOf(path)
         const count = () => NodeFs.readdirSync("/proc/self/fd").length
         const before = count()
         yield* Effect.scoped(Effect.gen(function*() {
           yield* acquire("exclusive", bytes(0, 1))
           for (let failed = 0; failed < 5; failed++) yield* attempt(acquire("exclusive", bytes(0, 1)))
+          for (let asked = 0; asked < 5; asked++) {
+            yield* locks.isHeld(path, { mode: "exclusive", range: bytes(0, 1) })
+          }
           assert.strictEqual(count(), before + 1)
         }))
         assert.strictEqual(count(), before)
@@ -154,9 +159,12 @@ describe.runIf(isLinux)("FileLock between processes", () => {
       assert.strictEqual(String(said), "locked\n")
       assert.strictEqual(yield* attempt(acquire("shared", bytes(0, 1))), "RangeLocked")
       yield* acquire("exclusive", bytes(1, 1))
+      const isHeld = FileLock.use((locks) => locks.isHeld(path, { mode: "shared", range: bytes(0, 1) }))
+      assert.isTrue(yield* isHeld)
       const exited = once(child, "exit")
       child.kill("SIGKILL")
       yield* Effect.promise(() => exited)
+      assert.isFalse(yield* isHeld)
       assert.strictEqual(yield* attempt(acquire("exclusive", bytes(0, 1))), "taken")
     }).pipe(Effect.provide(FileLock.layer)))
 
@@ -187,6 +195,8 @@ describe("FileLock without native access", () => {
       const error = yield* Effect.flip(acquire("shared", bytes(0, 1)))
       assert.deepInclude(error, { _tag: "FileLockUnavailable", path })
       assert.match(error.message, /no kernel lock .* native access/)
+      const question = FileLock.use((locks) => locks.isHeld(path, { mode: "shared", range: bytes(0, 1) }))
+      assert.deepInclude(yield* Effect.flip(question), { _tag: "FileLockUnavailable", path })
       assert.isFalse(NodeFs.existsSync(path))
     }).pipe(Effect.provide(FileLock.layerBackends([]))))
 })

@@ -81,6 +81,41 @@ export const fileLockContract = <R>(
       }))
 
     test(
+      "who asks whether a lock is held is told what an acquisition would be, and takes nothing",
+      (acquire, locks, path) =>
+        Effect.gen(function*() {
+          const isHeld = (mode: Mode, start = 0, length = 10) => locks.isHeld(path, { range: { start, length }, mode })
+          const answers = () => Effect.all([isHeld("shared"), isHeld("exclusive")])
+          assert.deepStrictEqual(yield* answers(), [false, false])
+          assert.deepInclude(
+            yield* Effect.flip(locks.acquire(path, { range: { start: 0, length: 1 }, mode: "shared" })),
+            {
+              code: "ENOENT"
+            }
+          )
+          yield* Effect.scoped(Effect.gen(function*() {
+            yield* acquire("shared")
+            assert.deepStrictEqual(yield* answers(), [false, true])
+            yield* acquire("shared")
+          }))
+          yield* Effect.scoped(Effect.gen(function*() {
+            yield* acquire("exclusive")
+            assert.deepStrictEqual(yield* answers(), [true, true])
+            assert.isTrue(yield* isHeld("shared", 9, 1))
+            assert.isFalse(yield* isHeld("exclusive", 10, 1))
+          }))
+          assert.deepStrictEqual(yield* answers(), [false, false])
+          yield* acquire("exclusive")
+          assert.isFalse(yield* locks.isHeld(`${path}/below`, { range: { start: 0, length: 1 }, mode: "exclusive" }))
+          const directory = path.slice(0, path.lastIndexOf("/"))
+          const refused = yield* Effect.flip(
+            locks.isHeld(directory, { range: { start: 0, length: 1 }, mode: "shared" })
+          )
+          assert.deepInclude(refused, { _tag: "VfsError", code: "EISDIR" })
+        })
+    )
+
+    test(
       "a file is made only when that is asked for, and a directory is EISDIR",
       (_, locks, path) =>
         Effect.gen(function*() {

@@ -171,9 +171,10 @@ describe("AppendLog opening", () => {
   it.effect("a platform without kernel locks is refused, never shared silently", () =>
     Effect.gen(function*() {
       const disk = MemoryDisk.make()
+      const unavailable = (path: string) => Effect.fail(new FileLockUnavailable({ path, reason: "of the test" }))
       const locks = Layer.succeed(
         FileLock,
-        FileLock.of({ acquire: (path) => Effect.fail(new FileLockUnavailable({ path, reason: "of the test" })) })
+        FileLock.of({ acquire: unavailable, isHeld: unavailable })
       )
       const platform = Layer.merge(MemoryVfs.layerDisk(disk), locks)
       const opening = Effect.scoped(AppendLog.open({ directory: memoryDirectory })).pipe(Effect.provide(platform))

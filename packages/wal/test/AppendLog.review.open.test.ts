@@ -46,7 +46,7 @@ const processOn = Effect.fnUntraced(function*(disk: MemoryDisk) {
     Context.add(Vfs, Vfs.of({ ...vfs, open: (path, how) => Effect.tap(vfs.open(path, how), () => count("files")) })),
     Context.add(
       FileLock,
-      FileLock.of({ acquire: (path, how) => Effect.tap(locks.acquire(path, how), () => count("locks")) })
+      FileLock.of({ ...locks, acquire: (path, how) => Effect.tap(locks.acquire(path, how), () => count("locks")) })
     )
   )
   const openLog = Effect.fnUntraced(function*(options: Partial<AppendLogOptions> = {}) {

@@ -8,7 +8,7 @@
 import { invariant } from "@tidemark/core/Invariant"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { type AcquireOptions, FileLock, RangeLocked } from "../FileLock.ts"
+import { type AcquireOptions, FileLock, type HeldOptions, type LockRange, RangeLocked } from "../FileLock.ts"
 import type { Fault } from "../MemoryDisk.ts"
 import { type ProcessIdentity, ProcessLiveness } from "../ProcessLiveness.ts"
 import { Vfs, type VfsFile, type VfsIdentity, type VfsOpenOptions } from "../Vfs.ts"
@@ -108,7 +108,8 @@ export class MemoryProcess {
   })
 
   readonly fileLock = FileLock.of({
-    acquire: (path, options) => this.#acquireLock(path, options)
+    acquire: (path, options) => this.#acquireLock(path, options),
+    isHeld: (path, options) => this.#isLockHeld(path, options)
   })
 
   liveness(isAlive: (process: ProcessIdentity) => boolean) {
@@ -227,15 +228,14 @@ export class MemoryProcess {
     path: string,
     { create, mode, range }: AcquireOptions
   ): Effect.Effect<void, RangeLocked | VfsError, Scope.Scope> {
-    checkPosition(range.start)
-    invariant(range.length >= 1 && Number.isSafeInteger(range.start + range.length), "a lock has at least one byte")
+    checkRange(range)
     const acquire = this.#onNames("open", path, () => {
       const { file } = this.#open(path, {
         access: "readWrite",
         create: create === true ? "ifMissing" : "never"
       })
-      const wanted: HeldLock = { owner: this, file, start: range.start, end: range.start + range.length, mode }
-      for (const held of this.#disk.locks) if (excludes(held, wanted)) return undefined
+      const wanted = this.#lockOn(file, mode, range)
+      if (this.#isExcluded(wanted)) return undefined
       this.#disk.locks.add(wanted)
       return wanted
     }).pipe(
@@ -247,6 +247,23 @@ export class MemoryProcess {
           this.#disk.locks.delete(lock)
         }))
     )
+  }
+
+  #isLockHeld(path: string, { mode, range }: HeldOptions): Effect.Effect<boolean, VfsError> {
+    checkRange(range)
+    return this.#onNames("open", path, () => {
+      const { file } = this.#open(path, { access: "read" })
+      return this.#isExcluded(this.#lockOn(file, mode, range))
+    }).pipe(Effect.catchIf(({ code }) => code === "ENOENT" || code === "ENOTDIR", () => Effect.succeed(false)))
+  }
+
+  #lockOn(file: FileNode, mode: HeldLock["mode"], range: LockRange): HeldLock {
+    return { owner: this, file, start: range.start, end: range.start + range.length, mode }
+  }
+
+  #isExcluded(wanted: HeldLock): boolean {
+    for (const held of this.#disk.locks) if (excludes(held, wanted)) return true
+    return false
   }
 
   #onFile<A>(operation: VfsOperation, handle: Handle, body: () => A): Effect.Effect<A, VfsError> {
@@ -322,6 +339,11 @@ const waitTurns = (turns: number): Effect.Effect<void> =>
 
 const checkPosition = (position: number) => {
   invariant(Number.isSafeInteger(position) && position >= 0, "a position is a safe integer, not negative")
+}
+
+const checkRange = (range: LockRange) => {
+  checkPosition(range.start)
+  invariant(range.length >= 1 && Number.isSafeInteger(range.start + range.length), "a lock has at least one byte")
 }
 
 const refuseReadOnly = (handle: Handle, code: string) => {

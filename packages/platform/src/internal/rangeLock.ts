@@ -34,6 +34,18 @@ export const setRangeLock = (native: Native, descriptor: number, type: LockType,
 export const isConflict = (errno: number): boolean =>
   errno === NodeOs.constants.errno.EAGAIN || errno === NodeOs.constants.errno.EACCES
 
+/** Whether a lock like this would be refused now, without taking it; or the errno. */
+export const askRangeLock = (
+  native: Native,
+  descriptor: number,
+  type: "shared" | "exclusive",
+  range: LockRange
+): boolean | number => {
+  const question = flock(type, range)
+  const errno = native.fcntl(descriptor, getLock, bytesOf(question))
+  return errno === 0 ? question.getInt16(0, true) !== typeOf.none : errno
+}
+
 /**
  * The byte that the self-test locks, far behind everything that anybody else does: the last one whose number is safe.
  */
@@ -47,11 +59,8 @@ const probeRange: LockRange = { start: Number.MAX_SAFE_INTEGER - 1, length: 1 }
 export const probeLocks = (native: Native, first: number, second: number): string | undefined => {
   const taken = setRangeLock(native, first, "shared", probeRange)
   if (taken !== 0) return `the system refuses open-file-description locks (errno ${taken})`
-  const question = flock("exclusive", probeRange)
-  const asked = native.fcntl(second, getLock, bytesOf(question))
+  const asked = askRangeLock(native, second, "exclusive", probeRange)
   setRangeLock(native, first, "none", probeRange)
-  if (asked !== 0) return `the system does not answer questions about locks (errno ${asked})`
-  return question.getInt16(0, true) === typeOf.shared
-    ? undefined
-    : "a lock taken through one open of the file is not seen through another"
+  if (typeof asked === "number") return `the system does not answer questions about locks (errno ${asked})`
+  return asked ? undefined : "a lock taken through one open of the file is not seen through another"
 }
