@@ -447,34 +447,6 @@ export class CapsuleLost extends TidemarkError("CapsuleLost", { isRetryable: fal
 }
 
 /**
- * The marker stream of a native log does not check above the checkpoint mark, so that acknowledged commits may stand
- * behind the place (RC-26). It is no refusal: what is before the place can be read, and nothing is committed until the
- * loss is accepted.
- *
- * @category errors
- * @since 0.1.0
- */
-export class MarkersDamaged
-  extends TidemarkError("MarkersDamaged", { isRetryable: false, sqliteCode: SqliteCode.corrupt })<{
-    /** Of the marker segment. */
-    readonly path: string
-    /** Where what is wrong starts. */
-    readonly offset: number
-    readonly issue: FormatIssue
-    /** Every commit up to here is whole. */
-    readonly keptThrough: CommitSeq
-    /** The last commit that can have been acknowledged. */
-    readonly lostThrough: CommitSeq
-  }>
-{
-  override get message() {
-    return `${this.path} is damaged at byte ${this.offset} (${this.issue.message}), so that acknowledged commits, through ` +
-      `${this.lostThrough} at the most, may be lost; those through ${this.keptThrough} are whole and can be read, nothing ` +
-      "was changed: restore the file, or run `tidemark recover` (which opens with acceptLoss) to go on without the rest"
-  }
-}
-
-/**
  * Every refusal of the start-up table: those that `examineDatabase` of `StartUp.ts` answers for the SQLite WAL, those
  * that `examineParallel` of `ParallelStartUp.ts` answers for the parallel log, and those that `examineNative` of
  * `NativeStartUp.ts` answers for the native one.

@@ -1,0 +1,139 @@
+/**
+ * What a database with a native log is found to be at open: which rows of the start-up table apply (section 10 of
+ * `formats.md`), which capsules are to be replayed, what is refused, and where the sequence of commits stands.
+ *
+ * **Details**
+ *
+ * 1. Nothing is written: the opener, `verify` and `inspect` see the same thing, and look as often as they like.
+ * 2. A refusal is an answer, not a failure: what was found is answered beside it. The effect fails only when a file
+ *    cannot be read.
+ * 3. What counts is what a marker above the checkpoint mark names, each in its turn: its capsule is there and hashes to
+ *    the id in the marker, or the start is refused (RC-15). Markers at or below the mark are history: neither they nor
+ *    their capsules have to be whole, or there.
+ * 4. Where the marker stream does not check above the mark, what is before the place counts and nothing is committed or
+ *    removed (RC-26), until the loss is accepted. The same where the stream ends before the mark although the database
+ *    says that its newest commits are in it, and where it begins behind the commit that follows the mark.
+ * 5. The markers above the mark begin above everything that the other logs have used. If they do not, two histories are
+ *    mixed (RC-20).
+ * 6. A sequence that has been used is not used again, whichever log has used it (section 2.1), and whether or not its
+ *    commit was lost.
+ *
+ * Locks are not looked at: whether somebody else has the database open is for the opener, who takes them (SWAL-10).
+ *
+ * @since 0.1.0
+ */
+import type { CommitSeq, ObjectId, PageSize, TxnToken } from "@tidemark/core/Scalars"
+import type { CheckpointMark } from "./CheckpointMarkFormat.ts"
+import type * as DatabaseHeaderFormat from "./DatabaseHeaderFormat.ts"
+import type { MarkerScan, MarkersDamaged } from "./MarkerStore.ts"
+import type { StartUpCase, StartUpProblem, TipSource } from "./StartUp.ts"
+import type { StartUpRefusal } from "./StartUpErrors.ts"
+
+/**
+ * A capsule whose commit counts and is not in the database file.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface LiveCapsule {
+  readonly path: string
+  readonly id: ObjectId
+  /** Of its commit. */
+  readonly seq: CommitSeq
+  readonly token: TxnToken
+  /** Size of the file. */
+  readonly bytes: number
+  /** Pages of the database after it. */
+  readonly databasePages: number
+  /** Ascending. */
+  readonly pages: Uint32Array
+  /** Where the image of each page starts in the file. It is as long as a page. */
+  readonly offsets: Float64Array
+}
+
+/**
+ * A capsule that no marker names (RC-16): its commit was never acknowledged.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OrphanCapsule {
+  readonly path: string
+  readonly id: ObjectId
+  /** Whose it is, for those who must not take it from a transaction that lives; `undefined` when the file is not whole. */
+  readonly token: TxnToken | undefined
+}
+
+/**
+ * How the sequence of the last commit was found: by a rule of {@link TipSource}, or by the last marker.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type NativeTipSource = TipSource | "marker"
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface NativeStartUpOptions {
+  /** Where the marker stream is damaged, go on with the commits before the damage (RC-26). Default false. */
+  readonly acceptLoss?: boolean | undefined
+}
+
+/**
+ * What {@link examineNative} found.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface NativeExamination {
+  readonly path: string
+  /** The row that decides: the first of {@link NativeExamination.cases}. */
+  readonly case: StartUpCase
+  /** Every row that applies, most severe first. RC-06 stands for a native log as for a parallel one: it is whole. */
+  readonly cases: ReadonlyArray<StartUpCase>
+  /** Why the database must not be opened; `undefined` when it may be. */
+  readonly refusal: StartUpRefusal | undefined
+
+  /** Whether there is a database file, empty or not. */
+  readonly databaseExists: boolean
+  /** 0 when there is none. */
+  readonly databaseFileBytes: number
+  /** The header of the database *file* (page 1 may be newer in a capsule); `undefined` when it is empty or unreadable. */
+  readonly databaseHeader: DatabaseHeaderFormat.DatabaseHeader | undefined
+  /** Of the database, else of the first live capsule. */
+  readonly pageSize: PageSize | undefined
+  /** Pages of the database after the last live capsule. */
+  readonly databasePages: number
+
+  /** `undefined` when there is none, or when it does not check. */
+  readonly mark: CheckpointMark | undefined
+  /** `undefined` when there is no marker segment. */
+  readonly markers: MarkerScan | undefined
+  /** The last sequence that is used, by whatever log, also when its commit is lost: an opener goes on above it. */
+  readonly tip: CommitSeq
+  readonly tipSource: NativeTipSource
+  /** The last sequence before the first live commit; the tip when there is none. */
+  readonly base: CommitSeq
+  /** What is to be replayed, in this order. Without any the database file is all there is. */
+  readonly live: ReadonlyArray<LiveCapsule>
+  /**
+   * Capsules without a marker (RC-16), for the holder of the coordinator's lock to remove, those of living transactions
+   * excepted. None while the stream is damaged and the loss is not accepted: a lost marker may have named them.
+   */
+  readonly orphans: ReadonlyArray<OrphanCapsule>
+  /** Capsules at or below the mark (RC-21), for the holder of the coordinator's lock to remove. */
+  readonly removable: ReadonlyArray<string>
+  /** Spill files (RC-19) and temporary files (RC-25), for the holder of the coordinator's lock to remove. */
+  readonly sweepable: ReadonlyArray<string>
+  /** What is wrong with the marker stream above the mark (RC-26), whether or not the loss is accepted. */
+  readonly damage: MarkersDamaged | undefined
+  /** There is damage, and the loss is not accepted: what is live can be read, nothing is committed, written or removed. */
+  readonly isReadOnly: boolean
+  /** The highest transaction id in live capsules and in whole orphans, for the next one to be above it (RC-18); 0 without any. */
+  readonly lastTxnId: bigint
+  readonly problems: ReadonlyArray<StartUpProblem>
+  /** Bytes of the marker stream that were never acknowledged (RC-14). */
+  readonly tornTailBytes: number
+}
