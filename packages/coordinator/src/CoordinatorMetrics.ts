@@ -1,5 +1,5 @@
 /**
- * The metrics of commits. The README lists them.
+ * The metrics of commits and row ids. The README lists them.
  *
  * @since 0.1.0
  */
@@ -20,4 +20,16 @@ export const retries = Metric.counter("tidemark_transaction_retries_total", {
 /** @since 0.1.0 */
 export const rememberedPages = Metric.gauge("tidemark_conflict_index_pages", {
   description: "Pages whose last commit the coordinator remembers"
+})
+
+/** @since 0.1.0 */
+export const rowIdReservations = Metric.counter("tidemark_row_id_reservations_total", {
+  description: "Ranges of row ids that were handed out",
+  incremental: true
+})
+
+/** @since 0.1.0 */
+export const rowIdsReserved = Metric.counter("tidemark_row_ids_reserved_total", {
+  description: "Row ids in the ranges that were handed out, whether they are used or not",
+  incremental: true
 })
