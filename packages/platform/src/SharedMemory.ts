@@ -15,17 +15,22 @@
  *
  * @since 0.1.0
  */
-import { SqliteCode, TidemarkError } from "@tidemark/core/TidemarkError"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
+import type { NativeBackend } from "./FileLock.ts"
+import { makeFileRegions } from "./internal/fileRegions.ts"
 import { makeMemoryRegions, type MemoryBlock } from "./internal/memoryRegions.ts"
 import { originOf, WordRegion } from "./internal/wordRegion.ts"
+import * as NodeVfs from "./NodeVfs.ts"
+import type { SharedMemoryUnavailable, SharedMemoryUnmappable } from "./SharedMemoryErrors.ts"
+import { Vfs } from "./Vfs.ts"
 import type { VfsError } from "./VfsError.ts"
 
 export { maxRegionBytes, regionGrainBytes } from "./internal/regionSize.ts"
+export { SharedMemoryUnavailable, SharedMemoryUnmappable } from "./SharedMemoryErrors.ts"
 
 /**
  * Whether a region can be seen by the threads of this process only, or by every process that has the file.
@@ -118,44 +123,6 @@ export const regionOf = (
 ): SharedRegion => new WordRegion(name, buffer, origin)
 
 /**
- * Files cannot be mapped here: there is no native access (neither `koffi` nor `node:ffi`, or another system than Linux),
- * or the self-test found that what is stored in a mapping does not arrive in the file. Nothing is shared then; callers
- * refuse, or keep to one process and the memory layer.
- *
- * @category errors
- * @since 0.1.0
- */
-export class SharedMemoryUnavailable
-  extends TidemarkError("SharedMemoryUnavailable", { isRetryable: false, sqliteCode: SqliteCode.cannotOpen })<{
-    readonly path: string
-    readonly reason: string
-  }>
-{
-  override get message() {
-    return `${this.path} cannot be mapped into memory: ${this.reason}`
-  }
-}
-
-/**
- * There is a file, but mapping it could kill the process: touching a page behind the end of a mapped file, or storing
- * into one for which a full disk has no block, is answered with SIGBUS. The file was not touched. Who owns the name
- * makes a new one with `create`.
- *
- * @category errors
- * @since 0.1.0
- */
-export class SharedMemoryUnmappable
-  extends TidemarkError("SharedMemoryUnmappable", { isRetryable: false, sqliteCode: SqliteCode.cannotOpen })<{
-    readonly path: string
-    readonly reason: string
-  }>
-{
-  override get message() {
-    return `${this.path} is not mapped, because using it could kill the process: ${this.reason}`
-  }
-}
-
-/**
  * What {@link SharedMemory} makes.
  *
  * @category models
@@ -228,6 +195,21 @@ export class SharedMemory extends Context.Service<SharedMemory, {
     options: CreateRegionOptions
   ) => Effect.Effect<SharedRegion, SharedMemoryUnavailable | VfsError, Scope.Scope>
 }>()("@tidemark/platform/SharedMemory") {
+  /**
+   * Files of this machine, mapped through the first of the given ways that loads. With none of them `open` and `create`
+   * fail with {@link SharedMemoryUnavailable}; `peek` and `identify` work.
+   */
+  static readonly layerFileBackends = (backends: ReadonlyArray<NativeBackend>): Layer.Layer<SharedMemory> =>
+    Layer.effect(
+      SharedMemory,
+      Effect.map(Vfs, (vfs) => SharedMemory.of(makeFileRegions(vfs, backends)))
+    ).pipe(Layer.provide(NodeVfs.layerVfs))
+
+  /**
+   * Files of this machine, mapped: through `koffi`, through `node:ffi` where koffi is missing. Linux only.
+   */
+  static readonly layerFile: Layer.Layer<SharedMemory> = this.layerFileBackends(["koffi", "node:ffi"])
+
   /**
    * Buffers of this process, for its threads. Several layers that are given the same `regions` see each other's names;
    * by default each layer has names of its own. Needs no native access and works on every platform.

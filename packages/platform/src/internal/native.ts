@@ -20,17 +20,43 @@ export interface Native {
   readonly backend: NativeBackend
   /** `fcntl` with a pointer to `argument`: 0, or the errno. */
   readonly fcntl: (descriptor: number, command: number, argument: Uint8Array) => number
+  /** `lseek`: the position, or the errno negated. */
+  readonly lseek: (descriptor: number, offset: number, whence: number) => number
+  /**
+   * `mmap` to a fixed place: shows the first bytes of a file, shared, for reading and writing, where `buffer` has its
+   * memory. 0, or the errno.
+   */
+  readonly mapOver: (buffer: SharedArrayBuffer, descriptor: number) => number
 }
+
+/** The numbers of `mmap` on x64 and arm64. */
+const readWrite = 0x1 | 0x2
+const sharedFixed = 0x01 | 0x10
 
 const require = createRequire(import.meta.url)
 
 const loadKoffi = (): Native => {
   // What `require` answers is untyped; the package's own types describe it.
   const koffi = require("koffi") as typeof Koffi
-  const fcntl = koffi.load(null).func("int fcntl(int descriptor, int command, _Inout_ void *argument)")
+  const libc = koffi.load(null)
+  const fcntl = libc.func("int fcntl(int descriptor, int command, _Inout_ void *argument)")
+  const lseek = libc.func("int64_t lseek(int descriptor, int64_t offset, int whence)")
+  // Addresses are given and answered as numbers (answered as a bigint only when large): nothing is to be wrapped or freed.
+  const mmap = libc.func(
+    "uint64_t mmap(uint64_t address, uint64_t length, int protection, int flags, int descriptor, int64_t offset)"
+  )
   return {
     backend: "koffi",
-    fcntl: (descriptor, command, argument) => fcntl(descriptor, command, argument) === 0 ? 0 : koffi.errno()
+    fcntl: (descriptor, command, argument) => fcntl(descriptor, command, argument) === 0 ? 0 : koffi.errno(),
+    lseek: (descriptor, offset, whence) => {
+      const position = Number(lseek(descriptor, offset, whence))
+      return position >= 0 ? position : -koffi.errno()
+    },
+    mapOver: (buffer, descriptor) => {
+      const address = koffi.address(new Uint8Array(buffer))
+      const mapped: unknown = mmap(address, buffer.byteLength, readWrite, sharedFixed, descriptor, 0)
+      return String(mapped) === String(address) ? 0 : koffi.errno()
+    }
   }
 }
 
@@ -39,14 +65,25 @@ const loadNodeFfi = (): Native => {
   const ffi = require("node:ffi") as typeof NodeFfi
   const { functions } = ffi.dlopen(null, {
     fcntl: { arguments: ["int32", "int32", "pointer"], return: "int32" },
+    lseek: { arguments: ["int32", "int64", "int32"], return: "int64" },
+    mmap: { arguments: ["uint64", "uint64", "int32", "int32", "int32", "int64"], return: "uint64" },
     __errno_location: { arguments: [], return: "pointer" }
   })
   // The address belongs to this thread, as this module does: each worker thread loads its own.
   const errnoAddress = functions.__errno_location()
+  const errno = () => ffi.getInt32(errnoAddress)
   return {
     backend: "node:ffi",
-    fcntl: (descriptor, command, argument) =>
-      functions.fcntl(descriptor, command, argument) === 0 ? 0 : ffi.getInt32(errnoAddress)
+    fcntl: (descriptor, command, argument) => functions.fcntl(descriptor, command, argument) === 0 ? 0 : errno(),
+    lseek: (descriptor, offset, whence) => {
+      const position = Number(functions.lseek(descriptor, BigInt(offset), whence))
+      return position >= 0 ? position : -errno()
+    },
+    mapOver: (buffer, descriptor) => {
+      const address = ffi.getRawPointer(new Uint8Array(buffer))
+      const mapped = functions.mmap(address, BigInt(buffer.byteLength), readWrite, sharedFixed, descriptor, 0n)
+      return mapped === address ? 0 : errno()
+    }
   }
 }
 
