@@ -18,54 +18,34 @@
  *
  * @since 0.1.0
  */
-import type { CommitSeq, PageNumber, PageSize, SchemaEpoch, TxnToken } from "@tidemark/core/Scalars"
-import type { Snapshot } from "@tidemark/core/Snapshot"
+import type { CommitSeq, PageNumber, PageSize } from "@tidemark/core/Scalars"
 import type { FileLock, FileLockUnavailable } from "@tidemark/platform/FileLock"
 import type { ProcessLiveness } from "@tidemark/platform/ProcessLiveness"
 import type { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
-import type { LogReader } from "@tidemark/wal/CommitLog"
 import { CommitLog } from "@tidemark/wal/CommitLog"
-import type { LogEnded } from "@tidemark/wal/GroupCommit"
-import type { DatabaseTruncated, Exhausted } from "@tidemark/wal/LogErrors"
+import type { DatabaseTruncated } from "@tidemark/wal/LogErrors"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type {
-  Conflict,
-  LeaseHeld,
-  LeaseNotHeld,
-  ReadSetTooLarge,
-  SchemaMismatch,
-  SerializationFailure,
-  SpillCorrupt,
-  WriteSetTooLarge
-} from "./CoordinatorErrors.ts"
+import type { CommitProposal, CommitRefusal, Coordination } from "./Coordination.ts"
+import type { LeaseHeld, SpillCorrupt } from "./CoordinatorErrors.ts"
 import * as CoordinatorLease from "./CoordinatorLease.ts"
-import { Coordinator } from "./internal/coordinator.ts"
+import { CompatCommits } from "./internal/compatCommits.ts"
 import type { WriteSet } from "./WriteSet.ts"
 
-export { maxCommitPages, maxReadPages } from "./internal/coordinator.ts"
+export { maxReadPages } from "./Coordination.ts"
+export type { Outcome, TransactionHold } from "./Coordination.ts"
+export { maxCommitPages } from "./internal/compatCommits.ts"
 
 /**
  * @category models
  * @since 0.1.0
  */
-export interface CommitRequest {
-  readonly token: TxnToken
-  readonly snapshot: Snapshot
+export interface CommitRequest extends CommitProposal {
   /** The pages to commit. It must not change until the commit is answered. */
   readonly writes: WriteSet
-  /** Pages that the transaction read and did not write, when it is serializable (CO-13). */
-  readonly reads?: ReadonlyArray<PageNumber> | undefined
-  /**
-   * Database size after the commit, in pages. Default: the larger of the current size and the highest page written.
-   * Whoever chooses a size conflicts with every other change of the size, and if it is smaller than the current one,
-   * with every change of page 1 and of a page that is cut off (PG-11). Whoever changes the size writes every page that
-   * is added, but for SQLite's lock-byte page, and page 1, whose header says the size; the pager does.
-   */
-  readonly databasePages?: number | undefined
 }
 
 /**
@@ -80,93 +60,43 @@ export interface CommitAnswer {
 }
 
 /**
- * What became of a transaction, as far as it is remembered. `"undecided"`: it is on its way, or nothing is known of it.
- *
- * @category models
- * @since 0.1.0
- */
-export type Outcome =
-  | { readonly _tag: "committed"; readonly commitSeq: CommitSeq }
-  | { readonly _tag: "aborted" }
-  | { readonly _tag: "undecided" }
-
-/**
  * @category errors
  * @since 0.1.0
  */
-export type CommitError =
-  | Conflict
-  | SerializationFailure
-  | SchemaMismatch
-  | LeaseNotHeld
-  | WriteSetTooLarge
-  | ReadSetTooLarge
-  | SpillCorrupt
-  | DatabaseTruncated
-  | Exhausted
-  | VfsError
-  | LogEnded
-
-/**
- * A transaction's hold on its snapshot: an identity, a reader of the log, and a place in the GC horizon.
- *
- * @category models
- * @since 0.1.0
- */
-export interface TransactionHold {
-  readonly token: TxnToken
-  readonly snapshot: Snapshot
-  readonly reader: LogReader
-  /** Nothing is read at the snapshot any more: checkpoints need not wait for it. The first call counts. */
-  endReading(): void
-  /** The transaction is over. The first call counts. */
-  end(): void
-}
+export type CommitError = CommitRefusal | SpillCorrupt | DatabaseTruncated | VfsError
 
 /**
  * @category services
  * @since 0.1.0
  */
-export class CompatCoordinator extends Context.Service<CompatCoordinator, {
-  /** Path of the database file. */
-  readonly database: string
-  readonly pageSize: PageSize
-  /** The fencing generation of the lease under which this coordinator appends. */
-  readonly generation: bigint
+export class CompatCoordinator extends Context.Service<
+  CompatCoordinator,
+  Coordination & {
+    /** Path of the database file. */
+    readonly database: string
+    readonly pageSize: PageSize
+    /** The fencing generation of the lease under which this coordinator appends. */
+    readonly generation: bigint
 
-  /** Takes a snapshot of what is visible now, for a new transaction. */
-  readonly begin: () => TransactionHold
+    /**
+     * Commits, and answers when the commit is durable and visible. Interrupting it before the request was accepted
+     * changes nothing; after that the commit finishes, and `outcome` tells what became of it
+     * (CO-18). The same token again answers what the first submission came to, as long as it is remembered; after a
+     * refusal it is looked at anew. Who writes nothing is answered his snapshot, also when the log is poisoned.
+     */
+    readonly commit: (request: CommitRequest) => Effect.Effect<CommitAnswer, CommitError>
 
-  /**
-   * Commits, and answers when the commit is durable and visible. Interrupting it before the request was accepted
-   * changes nothing; after that the commit finishes, and `outcome` tells what became of it
-   * (CO-18). The same token again answers what the first submission came to, as long as it is remembered; after a
-   * refusal it is looked at anew. Who writes nothing is answered his snapshot, also when the log is poisoned.
-   */
-  readonly commit: (request: CommitRequest) => Effect.Effect<CommitAnswer, CommitError>
-
-  /** What became of the transaction. At least the newest 16,384 are remembered. */
-  readonly outcome: (token: TxnToken) => Effect.Effect<Outcome>
-
-  /**
-   * Waits until a commit is visible, or never will be. What a transaction waits for that conflicted with a commit that
-   * is still being synced: a snapshot taken before would conflict again.
-   */
-  readonly awaitVisible: (seq: CommitSeq) => Effect.Effect<void>
-
-  /** Declares another schema: transactions that began under the one before are refused with `SchemaMismatch`. */
-  readonly setSchemaEpoch: (epoch: SchemaEpoch) => Effect.Effect<void>
-
-  /**
-   * Continues from a given state, before the first commit: the next sequence, the commits that the index shall know of,
-   * and the offset at which the next one starts (CO-06).
-   */
-  readonly restoreState: (state: {
-    readonly nextSeq: CommitSeq
-    readonly recentCommits: Iterable<readonly [PageNumber, CommitSeq]>
-    readonly walOffset: number
-  }) => Effect.Effect<void>
-}>()("@tidemark/coordinator/CompatCoordinator") {}
+    /**
+     * Continues from a given state, before the first commit: the next sequence, the commits that the index shall know of,
+     * and the offset at which the next one starts (CO-06).
+     */
+    readonly restoreState: (state: {
+      readonly nextSeq: CommitSeq
+      readonly recentCommits: Iterable<readonly [PageNumber, CommitSeq]>
+      readonly walOffset: number
+    }) => Effect.Effect<void>
+  }
+>()("@tidemark/coordinator/CompatCoordinator") {}
 
 /**
  * A coordinator under a lease from the environment.
@@ -202,13 +132,15 @@ const make: Effect.Effect<
   const log = yield* CommitLog
   const lease = yield* CoordinatorLease.CoordinatorLease
   const grant = yield* lease.acquire
-  const coordinator = new Coordinator(log, grant, yield* Effect.context<never>())
+  const coordinator = new CompatCommits(log, grant, yield* Effect.context<never>())
   yield* Effect.addFinalizer(() => coordinator.close)
   return CompatCoordinator.of({
     database: log.database,
     pageSize: log.pageSize,
     generation: grant.generation,
     begin: coordinator.begin,
+    beginSerialized: coordinator.beginSerialized,
+    awaitConcurrent: coordinator.awaitConcurrent,
     commit: coordinator.commit,
     outcome: coordinator.outcome,
     awaitVisible: coordinator.awaitVisible,

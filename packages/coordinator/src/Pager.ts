@@ -27,9 +27,11 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { CommitAnswer, CommitError } from "./CompatCoordinator.ts"
 import { CompatCoordinator } from "./CompatCoordinator.ts"
+import type { SerializedOptions, TransactionHold } from "./Coordination.ts"
 import type { SpillCorrupt } from "./CoordinatorErrors.ts"
-import { Conflict, SerializationFailure } from "./CoordinatorErrors.ts"
+import { Busy, Conflict, SerializationFailure } from "./CoordinatorErrors.ts"
 import * as CoordinatorMetrics from "./CoordinatorMetrics.ts"
+import { compatPageCommits, type PageCommits } from "./internal/pageCommits.ts"
 import type { PagerParts } from "./internal/pagerTransaction.ts"
 import { PagerTransaction } from "./internal/pagerTransaction.ts"
 import * as PageCache from "./PageCache.ts"
@@ -68,10 +70,22 @@ export interface TransactionOptions {
  * @category models
  * @since 0.1.0
  */
-export interface WithTransactionOptions<E = never> extends TransactionOptions {
+export interface SerializedTransactionOptions extends TransactionOptions, SerializedOptions {}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface WithTransactionOptions<E = never> extends SerializedTransactionOptions {
   /**
-   * When to run again after a `Conflict` or a `SerializationFailure`. Default: at once, as often as it takes. A retry
-   * never begins before the commit that was in the way is visible.
+   * `"serialized"`: the transaction excludes all others while it is open, so that it never has to be run again for their
+   * sake (CO-12). It is `Busy` when its turn does not come within `busyTimeout`. Default `"concurrent"`.
+   */
+  readonly mode?: "concurrent" | "serialized" | undefined
+  /**
+   * When to run again after a `Conflict`, a `SerializationFailure`, or a `Busy` that the commit was answered. Default: at
+   * once, as often as it takes. A retry never begins before the commit that was in the way is visible, or the serialized
+   * transaction that was is over.
    */
   readonly schedule?: Schedule.Schedule<unknown, CommitError | E> | undefined
 }
@@ -171,8 +185,17 @@ export class Pager extends Context.Service<Pager, {
   readonly begin: (options?: TransactionOptions) => Effect.Effect<Transaction, never, Scope.Scope>
 
   /**
-   * Runs `use` in a transaction and commits it. After a `Conflict` or a `SerializationFailure` it is run again on a
-   * fresh snapshot (PG-02), so it should do nothing but read and write pages. When `use` fails nothing is committed.
+   * Begins a transaction that excludes all others (CO-12): it waits for its turn and for the commits that are on their
+   * way, at the most `busyTimeout` (default 5 seconds), and while it is open the commits of others are `Busy`.
+   */
+  readonly beginSerialized: (
+    options?: SerializedTransactionOptions
+  ) => Effect.Effect<Transaction, Busy, Scope.Scope>
+
+  /**
+   * Runs `use` in a transaction and commits it. After a `Conflict` or a `SerializationFailure`, and when a serialized
+   * transaction was in the way, it is run again on a fresh snapshot (PG-02), so it should do nothing but read and write
+   * pages. When `use` fails nothing is committed.
    */
   readonly withTransaction: <A, E, R>(
     use: (transaction: Transaction) => Effect.Effect<A, E, R>,
@@ -188,7 +211,7 @@ export class Pager extends Context.Service<Pager, {
  */
 export const layer: Layer.Layer<Pager, never, CompatCoordinator | CommitLog | Vfs> = Layer.effect(
   Pager,
-  Effect.suspend(() => make({}))
+  Effect.suspend(() => makeCompat({}))
 )
 
 /**
@@ -199,7 +222,7 @@ export const layer: Layer.Layer<Pager, never, CompatCoordinator | CommitLog | Vf
  */
 export const layerOptions = (
   options: PagerOptions
-): Layer.Layer<Pager, never, CompatCoordinator | CommitLog | Vfs> => Layer.effect(Pager, make(options))
+): Layer.Layer<Pager, never, CompatCoordinator | CommitLog | Vfs> => Layer.effect(Pager, makeCompat(options))
 
 const NotNegative = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }))
 
@@ -224,43 +247,69 @@ export const layerConfig: Layer.Layer<Pager, Config.ConfigError, CompatCoordinat
   })
 )
 
-const make = Effect.fnUntraced(function*(options: PagerOptions) {
+const makeCompat = Effect.fnUntraced(function*(options: PagerOptions) {
+  return yield* make(options, compatPageCommits(yield* CompatCoordinator, yield* CommitLog))
+})
+
+const make = Effect.fnUntraced(function*(options: PagerOptions, coordinator: PageCommits) {
   const vfs = yield* Vfs
-  const coordinator = yield* CompatCoordinator
-  const log = yield* CommitLog
   const context = yield* Effect.context<never>()
   const cache = PageCache.make({ maxBytes: options.cacheBytes })
-  log.onRestart((versions) => {
+  coordinator.onRestart((versions) => {
     for (const [page, version] of versions) cache.rebase(page, version)
   })
   const parts: PagerParts = { vfs, coordinator, cache, spillThresholdBytes: options.spillThresholdBytes }
+  const transactionOf = (hold: TransactionHold, { isolation = "snapshot" }: TransactionOptions = {}) =>
+    new PagerTransaction(parts, isolation, hold)
 
   const begin: Pager["Service"]["begin"] = (transactionOptions) =>
     Effect.acquireRelease(
-      Effect.sync(() => new PagerTransaction(parts, transactionOptions?.isolation ?? "snapshot")),
+      Effect.sync(() => transactionOf(coordinator.begin(), transactionOptions)),
+      (transaction) => transaction.rollback
+    )
+
+  const beginSerialized: Pager["Service"]["beginSerialized"] = (transactionOptions) =>
+    Effect.acquireRelease(
+      Effect.map(coordinator.beginSerialized(transactionOptions), (hold) => transactionOf(hold, transactionOptions)),
       (transaction) => transaction.rollback
     )
 
   const withTransaction: Pager["Service"]["withTransaction"] = (use, transactionOptions) => {
-    const isolation = transactionOptions?.isolation ?? "snapshot"
-    const attempt = Effect.suspend(() => {
-      let transaction: PagerTransaction | undefined
-      let committed: CommitAnswer | undefined
-      const used = Effect.suspend(() => {
-        // The transaction begins inside of what releases it, so that nothing can interrupt between the two.
-        const begun = new PagerTransaction(parts, isolation)
-        transaction = begun
-        return Effect.flatMap(use(begun), (value) =>
-          Effect.map(begun.begunCommit(), (answer) => {
-            committed = answer
-            return value
-          }))
+    const attemptOn = (beginHold: () => TransactionHold) =>
+      Effect.suspend(() => {
+        let transaction: PagerTransaction | undefined
+        let committed: CommitAnswer | undefined
+        const used = Effect.suspend(() => {
+          // The transaction begins inside of what releases it, so that nothing can interrupt between the two.
+          const begun = transactionOf(beginHold(), transactionOptions)
+          transaction = begun
+          return Effect.flatMap(use(begun), (value) =>
+            Effect.map(begun.begunCommit(), (answer) => {
+              committed = answer
+              return value
+            }))
+        })
+        return Effect.onExitPrimitive(used, () => transaction?.release(committed))
       })
-      return Effect.onExitPrimitive(used, () => transaction?.release(committed))
-    })
+    const isSerialized = transactionOptions?.mode === "serialized"
+    // Of a serialized transaction it is the turn that has not come, within the time that it was to be waited for.
+    const isContention = (error: unknown): error is Contention =>
+      error instanceof Conflict || error instanceof SerializationFailure || (error instanceof Busy && !isSerialized)
+    const attempt = isSerialized
+      ? Effect.scoped(Effect.flatMap(
+        Effect.acquireRelease(
+          coordinator.beginSerialized(transactionOptions),
+          (hold) => Effect.sync(() => hold.end())
+        ),
+        (hold) => attemptOn(() => hold)
+      ))
+      : attemptOn(coordinator.begin)
     // A snapshot that is taken before the other commit is visible would conflict with it again (PG-02).
-    const settle = (error: Conflict | SerializationFailure) =>
-      Effect.andThen(Effect.logDebug(error.message), coordinator.awaitVisible(error.conflictingSeq))
+    const settle = (error: Contention) =>
+      Effect.andThen(
+        Effect.logDebug(error.message),
+        error instanceof Busy ? coordinator.awaitConcurrent : coordinator.awaitVisible(error.conflictingSeq)
+      )
     const again = () => {
       CoordinatorMetrics.retries.updateUnsafe(1, context)
       return attempt
@@ -289,8 +338,8 @@ const make = Effect.fnUntraced(function*(options: PagerOptions) {
     return orAgain(attempt)
   }
 
-  return Pager.of({ database: coordinator.database, pageSize: coordinator.pageSize, begin, withTransaction })
+  const { database, pageSize } = coordinator
+  return Pager.of({ database, pageSize, begin, beginSerialized, withTransaction })
 })
 
-const isContention = (error: unknown): error is Conflict | SerializationFailure =>
-  error instanceof Conflict || error instanceof SerializationFailure
+type Contention = Conflict | SerializationFailure | Busy

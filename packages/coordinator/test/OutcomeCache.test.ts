@@ -4,17 +4,20 @@ import { toCommitSeq, toTxnId, TxnEpoch } from "@tidemark/core/Scalars"
 import { LogClosed } from "@tidemark/wal/LogErrors"
 import { Effect, Exit, Fiber } from "effect"
 import fc from "fast-check"
+import { makeOffsets } from "../src/internal/compatCommits.ts"
 import { OutcomeCache } from "../src/internal/outcomeCache.ts"
 import { forkNow, isWaiting } from "./support/database.ts"
 
+type Cache = OutcomeCache<CommitAnswer, CommitError>
+const makeCache = (): Cache => new OutcomeCache(makeOffsets)
 const token = (id: number, epoch = 1) => ({ id: toTxnId(BigInt(id)), epoch: TxnEpoch.make(epoch) })
 const answer = (seq: number): CommitAnswer => ({ commitSeq: toCommitSeq(BigInt(seq)), walOffset: seq * 10 })
 const failure = Exit.fail(new LogClosed({ log: "test" }))
-const find = (cache: OutcomeCache, of: ReturnType<typeof token>): Effect.Effect<CommitAnswer, CommitError> =>
+const find = (cache: Cache, of: ReturnType<typeof token>): Effect.Effect<CommitAnswer, CommitError> =>
   cache.find(of, submittedAgain) ?? Effect.die("nothing is known of it")
 const submittedAgain = Effect.die("nothing is to be submitted again")
 
-const remember = (cache: OutcomeCache, id: number) => {
+const remember = (cache: Cache, id: number) => {
   cache.begin(token(id))
   cache.commit(token(id), answer(id))
 }
@@ -22,7 +25,7 @@ const remember = (cache: OutcomeCache, id: number) => {
 describe("OutcomeCache", () => {
   it.effect("CO-17 CO-18 a commit is on its way, then committed; who asks meanwhile is answered with it", () =>
     Effect.gen(function*() {
-      const cache = new OutcomeCache()
+      const cache = makeCache()
       assert.isUndefined(cache.find(token(1), submittedAgain))
       cache.begin(token(1))
       assert.deepStrictEqual(cache.outcome(token(1)), { _tag: "undecided" })
@@ -38,7 +41,7 @@ describe("OutcomeCache", () => {
 
   it.effect("CO-05 a commit that failed with its log is undecided, and may be submitted again", () =>
     Effect.gen(function*() {
-      const cache = new OutcomeCache()
+      const cache = makeCache()
       cache.begin(token(1))
       const waiter = yield* forkNow(Effect.flip(find(cache, token(1))))
       cache.fail(token(1), failure)
@@ -48,7 +51,7 @@ describe("OutcomeCache", () => {
     }))
 
   it("CO-18 a refusal is remembered, and does not stand against another submission", () => {
-    const cache = new OutcomeCache()
+    const cache = makeCache()
     cache.abort(token(1))
     assert.deepStrictEqual(cache.outcome(token(1)), { _tag: "aborted" })
     assert.isUndefined(cache.find(token(1), submittedAgain))
@@ -58,7 +61,7 @@ describe("OutcomeCache", () => {
   })
 
   it("CO-18 tokens of different epochs are different, also where their ids are the same", () => {
-    const cache = new OutcomeCache()
+    const cache = makeCache()
     cache.begin(token(1, 1))
     cache.commit(token(1, 1), answer(3))
     assert.deepStrictEqual(cache.outcome(token(1, 2)), { _tag: "undecided" })
@@ -69,7 +72,7 @@ describe("OutcomeCache", () => {
   })
 
   it("CO-18 ids that are no longer exact as numbers are not mixed up", () => {
-    const cache = new OutcomeCache()
+    const cache = makeCache()
     const large = (id: bigint) => ({ id: toTxnId(id), epoch: TxnEpoch.make(0) })
     cache.begin(large(2n ** 60n))
     cache.commit(large(2n ** 60n), answer(3))
@@ -77,7 +80,7 @@ describe("OutcomeCache", () => {
   })
 
   it("CO-17 at least the newest 16,384 are remembered, and no more than twice as many", () => {
-    const cache = new OutcomeCache()
+    const cache = makeCache()
     const count = 100_000
     for (let id = 1; id <= count; id++) remember(cache, id)
     let remembered = 0
@@ -89,7 +92,7 @@ describe("OutcomeCache", () => {
   })
 
   it("CO-17 ids of transactions that only read push no outcome out", () => {
-    const cache = new OutcomeCache()
+    const cache = makeCache()
     // One commit in ten transactions: the slots of the newest 16,384 outcomes meet five times over.
     const ids = Array.from({ length: 40_000 }, (_, i) => 1 + i * 10)
     for (const id of ids) remember(cache, id)
@@ -101,7 +104,7 @@ describe("OutcomeCache", () => {
   })
 
   it("CO-17 an outcome that left its slot is replaced by a later one of the same token", () => {
-    const cache = new OutcomeCache()
+    const cache = makeCache()
     cache.abort(token(1))
     remember(cache, 1 + 32_768)
     assert.deepStrictEqual(cache.outcome(token(1)), { _tag: "aborted" })
@@ -111,7 +114,7 @@ describe("OutcomeCache", () => {
   })
 
   it("CO-05 a commit that left its slot on its way and failed is undecided", () => {
-    const cache = new OutcomeCache()
+    const cache = makeCache()
     cache.begin(token(1))
     remember(cache, 1 + 32_768)
     cache.fail(token(1), failure)
@@ -122,7 +125,7 @@ describe("OutcomeCache", () => {
   it("CO-17 outcomes whose ids share slots are those of a plain model", () => {
     fc.assert(
       fc.property(fc.array(fc.tuple(fc.constantFrom("begin", "abort", "commit", "fail"), fc.nat(5))), (steps) => {
-        const cache = new OutcomeCache()
+        const cache = makeCache()
         const model = new Map<number, string>()
         for (const [step, n] of steps) {
           const of = token(1 + (n % 3) * 32_768 + Math.floor(n / 3))
@@ -152,7 +155,7 @@ describe("OutcomeCache", () => {
 
   it.effect("CO-18 what is on its way is never forgotten", () =>
     Effect.gen(function*() {
-      const cache = new OutcomeCache()
+      const cache = makeCache()
       cache.begin(token(1))
       for (let id = 2; id <= 100_000; id++) remember(cache, id)
       const waiter = yield* forkNow(find(cache, token(1)))

@@ -1,32 +1,24 @@
 /**
- * The state of a write coordinator, and what happens to a commit in it: see `CompatCoordinator` for its invariants.
- *
- * A commit is one object that the log calls back: as the one who waits for room, as what is appended, and as the one
- * who waits for durability. Every transaction makes one of it and one hold, so both are classes, not closures.
+ * The state of a write coordinator, and what happens to a commit in it: see `CompatCoordinator` for its invariants. What
+ * is decided here is decided by numbers of pages alone; where their bytes are is the business of the submissions.
  */
 import { invariant, InvariantViolation } from "@tidemark/core/Invariant"
 import type { CommitSeq, PageNumber, TxnToken } from "@tidemark/core/Scalars"
 import { SchemaEpoch, toCommitSeq, toPageNumber, toTxnId, TxnEpoch } from "@tidemark/core/Scalars"
-import type { Snapshot } from "@tidemark/core/Snapshot"
-import type { CommitLog, LogCommit, LogReader } from "@tidemark/wal/CommitLog"
-import type { Admission, HandOverWaiter, LogEnded } from "@tidemark/wal/GroupCommit"
+import type { SequencedLog } from "@tidemark/wal/CommitLog"
+import type { LogEnded } from "@tidemark/wal/GroupCommit"
 import { LogClosed } from "@tidemark/wal/LogErrors"
-import type { SnapshotHold } from "@tidemark/wal/SnapshotRegistry"
 import { SnapshotRegistry } from "@tidemark/wal/SnapshotRegistry"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
-import type {
-  CommitAnswer,
-  CommitError,
-  CommitRequest,
-  CompatCoordinator,
-  Outcome,
-  TransactionHold
-} from "../CompatCoordinator.ts"
 import * as ConflictIndex from "../ConflictIndex.ts"
+import type { CommitProposal, CommitRefusal, Coordination, Outcome, TransactionHold } from "../Coordination.ts"
+import { maxReadPages } from "../Coordination.ts"
 import {
+  Busy,
   Conflict,
   LeaseNotHeld,
   ReadSetTooLarge,
@@ -36,24 +28,11 @@ import {
 } from "../CoordinatorErrors.ts"
 import type { LeaseGrant } from "../CoordinatorLease.ts"
 import * as CoordinatorMetrics from "../CoordinatorMetrics.ts"
-import { OutcomeCache } from "./outcomeCache.ts"
+import { type AnswerStore, OutcomeCache } from "./outcomeCache.ts"
 import { ResizeHistory } from "./resizeHistory.ts"
-
-/**
- * Pages in a commit at the most: what a frame of the wire protocol can name beside its ids (section 9 of `formats.md`).
- *
- * @category constants
- * @since 0.1.0
- */
-export const maxCommitPages = 98_301
-
-/**
- * Pages in a read set at the most.
- *
- * @category constants
- * @since 0.1.0
- */
-export const maxReadPages = 65_536
+import { SerializedTurn } from "./serializedTurn.ts"
+import type { Submission, SubmissionOwner } from "./submission.ts"
+import { Hold } from "./transactionHold.ts"
 
 /** How many commits pass between two looks at what can be forgotten. */
 const commitsPerCollection = 256
@@ -63,15 +42,34 @@ interface VisibilityWaiter {
   readonly resume: () => void
 }
 
-/** @internal */
-export class Coordinator {
-  readonly log: CommitLog["Service"]
+/** How long a serialized transaction waits for those who are in the way, by default. */
+const defaultBusyTimeout = Duration.seconds(5)
+
+/** What a coordinator is made of. */
+export interface CoordinatorParts<Answer> {
+  /** It is handed commits by the submissions, which know what kind it takes. */
+  readonly log: SequencedLog<never>
+  readonly grant: LeaseGrant
+  readonly context: Context.Context<never>
+  readonly answers: (slots: number) => AnswerStore<Answer>
+  /** Pages in a commit at the most. */
+  readonly maxPages: number
+}
+
+export abstract class Coordinator<
+  Request extends CommitProposal,
+  Answer extends { readonly commitSeq: CommitSeq },
+  Extra
+> implements Coordination, SubmissionOwner<Request, Answer, Extra> {
+  readonly log: SequencedLog<never>
   private readonly grant: LeaseGrant
   private readonly context: Context.Context<never>
+  private readonly maxPages: number
   private index: ConflictIndex.ConflictIndex
   private readonly resizes = new ResizeHistory()
-  private readonly outcomes = new OutcomeCache()
+  private readonly outcomes: OutcomeCache<Answer, CommitRefusal | Extra>
   private readonly transactions = new SnapshotRegistry()
+  private readonly turn = new SerializedTurn()
   private lastAssigned: CommitSeq
   private databasePages: number
   private schemaEpoch: SchemaEpoch = SchemaEpoch.make(0n)
@@ -82,10 +80,12 @@ export class Coordinator {
   private isClosed = false
   private visibilityWaiters: Array<VisibilityWaiter> = []
 
-  constructor(log: CommitLog["Service"], grant: LeaseGrant, context: Context.Context<never>) {
+  constructor({ answers, context, grant, log, maxPages }: CoordinatorParts<Answer>) {
     this.log = log
     this.grant = grant
     this.context = context
+    this.maxPages = maxPages
+    this.outcomes = new OutcomeCache(answers)
     const { databasePages } = log.published()
     const { base, pages, tip } = log.recovered
     // What the log remembers of recent commits is known before the first request is looked at (CO-15).
@@ -97,54 +97,99 @@ export class Coordinator {
     this.txnEpoch = TxnEpoch.make(Number(grant.generation & 0xffff_ffffn))
   }
 
-  readonly begin = (): TransactionHold => {
-    const reader = this.log.openReader()
-    const token: TxnToken = { id: toTxnId(this.nextTxnId++), epoch: this.txnEpoch }
-    return new Hold(this.transactions, token, { high: reader.high, schemaEpoch: this.schemaEpoch }, reader)
+  /** How many pages the request writes. */
+  protected abstract pageCountOf(request: Request): number
+  /** What is answered to who writes nothing. */
+  protected abstract answerNothing(request: Request): Answer
+  /** What has to be looked at before the request is submitted, `undefined` when nothing has (CO-05). */
+  protected abstract verify(request: Request): Effect.Effect<void, Extra> | undefined
+  protected abstract submissionOf(
+    request: Request,
+    changes: number,
+    resume: Submission<Request, Answer, Extra>["resume"]
+  ): Submission<Request, Answer, Extra>
+
+  // ---------------------------------------------------------------------------------------------------------------
+  // Beginning
+  // ---------------------------------------------------------------------------------------------------------------
+
+  readonly begin = (): TransactionHold => this.hold(this.newToken())
+
+  private newToken(): TxnToken {
+    return { id: toTxnId(this.nextTxnId++), epoch: this.txnEpoch }
   }
 
-  readonly commit = (request: CommitRequest): Effect.Effect<CommitAnswer, CommitError> =>
-    Effect.callback<CommitAnswer, CommitError>((resume) => {
-      const { snapshot, writes } = request
+  private hold(token: TxnToken, onEnd?: (token: TxnToken) => void): TransactionHold {
+    const reader = this.log.openReader()
+    return new Hold(this.transactions, token, { high: reader.high, schemaEpoch: this.schemaEpoch }, reader, onEnd)
+  }
+
+  readonly beginSerialized: Coordination["beginSerialized"] = (options) =>
+    Effect.suspend(() => {
+      const token = this.newToken()
+      const leave = () => this.turn.leave(token)
+      return this.turn.take(token).pipe(
+        // From here on no other commit is accepted, so these are the last ones.
+        Effect.andThen(Effect.suspend(() => this.awaitVisible(this.lastAssigned))),
+        Effect.timeoutOrElse({
+          duration: options?.busyTimeout ?? defaultBusyTimeout,
+          orElse: () => Effect.fail(new Busy({ reason: "other transactions are in the way", retryAfterMillis: 1 }))
+        }),
+        // Only the wait can be interrupted: nobody loses a turn that was given to him.
+        Effect.interruptible,
+        Effect.onError(() => Effect.sync(leave)),
+        Effect.map(() => this.hold(token, leave))
+      )
+    }).pipe(Effect.uninterruptible)
+
+  get awaitConcurrent(): Effect.Effect<void> {
+    return this.turn.awaitNobody
+  }
+
+  // ---------------------------------------------------------------------------------------------------------------
+  // Committing
+  // ---------------------------------------------------------------------------------------------------------------
+
+  readonly commit = (request: Request): Effect.Effect<Answer, CommitRefusal | Extra> =>
+    Effect.callback<Answer, CommitRefusal | Extra>((resume) => {
       const earlier = this.findEarlier(request)
       if (earlier !== undefined) return resume(earlier)
-      if (writes.size === 0) {
+      if (this.pageCountOf(request) === 0) {
         const refusal = this.refuseHere(request)
-        return resume(
-          refusal === undefined ? Exit.succeed({ commitSeq: snapshot.high, walOffset: 0 }) : Exit.fail(refusal)
-        )
+        return resume(refusal === undefined ? Exit.succeed(this.answerNothing(request)) : Exit.fail(refusal))
       }
-      const refusal = this.refuse(request)
+      const refusal = this.refuse(request, this.pageCountOf(request))
       if (refusal !== undefined) return resume(Exit.fail(refusal))
       const { changes } = this.outcomes
-      if (!writes.isSpilled) return this.submit(new Submission(this, request, changes, resume))
-      const submitted = Effect.callback<CommitAnswer, CommitError>((resumeLater) => {
-        const submission = new Submission(this, request, changes, resumeLater)
+      const verified = this.verify(request)
+      if (verified === undefined) return this.submit(this.submissionOf(request, changes, resume))
+      const submitted = Effect.callback<Answer, CommitRefusal | Extra>((resumeLater) => {
+        const submission = this.submissionOf(request, changes, resumeLater)
         submission.isStale = true
         return this.submit(submission)
       })
-      return resume(Effect.andThen(writes.verify, submitted))
+      return resume(Effect.andThen(verified, submitted))
     })
 
   /** What an earlier submission of the same transaction came to, or is coming to. */
-  private findEarlier(request: CommitRequest): Effect.Effect<CommitAnswer, CommitError> | undefined {
+  private findEarlier(request: Request): Effect.Effect<Answer, CommitRefusal | Extra> | undefined {
     return this.outcomes.find(request.token, Effect.suspend(() => this.commit(request)))
   }
 
-  /** Everything that stands against a request without looking at others (CO-05). */
-  private refuse(request: CommitRequest): CommitError | undefined {
-    const ended = this.log.ended() ?? this.refuseHere(request)
+  /** Everything that stands against a request without looking at its pages (CO-05, CO-12). */
+  private refuse(request: CommitProposal, pages: number): CommitRefusal | undefined {
+    const ended = this.log.ended() ?? this.refuseHere(request) ?? this.turn.refuse(request.token)
     if (ended !== undefined) return ended
-    const { reads, writes } = request
-    if (writes.size > maxCommitPages) return new WriteSetTooLarge({ pages: writes.size, maxPages: maxCommitPages })
+    const { reads } = request
+    if (pages > this.maxPages) return new WriteSetTooLarge({ pages, maxPages: this.maxPages })
     if (reads !== undefined && reads.length > maxReadPages) {
       return new ReadSetTooLarge({ ids: reads.length, maxIds: maxReadPages })
     }
-    return this.log.refuse(writes.size)
+    return this.log.refuse(pages)
   }
 
   /** What stands against a request that writes nothing, too: a poisoned log does not, it can be read. */
-  private refuseHere({ snapshot }: CommitRequest): CommitError | undefined {
+  private refuseHere({ snapshot }: CommitProposal): CommitRefusal | undefined {
     if (this.isClosed) return new LogClosed({ log: this.log.database })
     if (!this.grant.isCurrent()) {
       return new LeaseNotHeld({ name: this.log.database, generation: this.grant.generation })
@@ -155,7 +200,7 @@ export class Coordinator {
   }
 
   /** Asks the log for room. Answers how to step back, where there still is something to step back from. */
-  private submit(submission: Submission): Effect.Effect<void> | undefined {
+  private submit(submission: Submission<Request, Answer, Extra>): Effect.Effect<void> | undefined {
     const { pages, request } = submission
     invariant(
       request.databasePages === undefined || request.databasePages >= (pages.at(-1) ?? 0),
@@ -172,21 +217,22 @@ export class Coordinator {
    * There is room in the log: validates, assigns, records and hands over, in one synchronous step (CO-02). What it throws
    * would end the log: the caller's defect is answered instead.
    */
-  enter(submission: Submission): void {
+  enter(submission: Submission<Request, Answer, Extra>): void {
     const { pages, request } = submission
-    const { token, writes } = request
+    const { token } = request
     submission.isDecided = true
     if (submission.isStale) {
       // The same transaction may have been submitted again while this one waited.
       const earlier = this.outcomes.changes === submission.changes ? undefined : this.findEarlier(request)
       if (earlier !== undefined) return submission.resume(earlier)
-      if (writes.size !== pages.length) return submission.resume(Exit.die(changedMeanwhile))
+      if (submission.hasChanged()) return submission.resume(Exit.die(changedMeanwhile))
     }
     const highest = pages.at(-1)
     invariant(highest !== undefined, "a commit that is handed over writes at least one page")
     const size = request.databasePages ?? Math.max(this.databasePages, highest)
-    // The lease, the log or the schema may have gone while the request waited.
-    const refusal = (submission.isStale ? this.refuse(request) : undefined) ?? this.validate(request, pages, size)
+    // The lease, the log, the schema or the turn may have gone while the request waited.
+    const refusal = (submission.isStale ? this.refuse(request, pages.length) : undefined) ??
+      this.validate(request, pages, size)
     if (refusal !== undefined) {
       this.outcomes.abort(token)
       return submission.resume(Exit.fail(refusal))
@@ -200,22 +246,23 @@ export class Coordinator {
     this.outcomes.begin(token)
     submission.seq = seq
     submission.databasePages = size
-    submission.walOffset = this.log.appendUnsafe(submission, submission)
+    submission.append()
   }
 
   /** The commit is durable and visible. */
-  settle({ request, resume, seq, walOffset }: Submission): void {
+  settle(submission: Submission<Request, Answer, Extra>): void {
+    const { request, seq } = submission
     this.index.settle(seq)
     this.collect()
     this.inFlight--
-    const answer: CommitAnswer = { commitSeq: seq, walOffset }
+    const answer = submission.answer()
     this.outcomes.commit(request.token, answer)
-    resume(Exit.succeed(answer))
+    submission.resume(Exit.succeed(answer))
     this.wakeVisible(seq)
   }
 
   /** The log ended before the commit was durable. */
-  giveUp({ request, resume, seq }: Submission, ended: LogEnded): void {
+  giveUp({ request, resume, seq }: Submission<Request, Answer, Extra>, ended: LogEnded): void {
     // The failed commits are the last ones; the first of them takes back all (CO-05).
     if (this.index.last >= seq) {
       this.index.retract(seq)
@@ -230,7 +277,7 @@ export class Coordinator {
 
   /** First committer wins (CO-01), reads too when the transaction is serializable (CO-13), and changes of size. */
   private validate(
-    request: CommitRequest,
+    request: CommitProposal,
     pages: ReadonlyArray<PageNumber>,
     size: number
   ): Conflict | SerializationFailure | undefined {
@@ -247,7 +294,11 @@ export class Coordinator {
       this.count(reason)
       return new Conflict({ conflictingSeq: found.conflictingSeq, pages: found.pages, reason })
     }
-    const { reads } = request
+    const { conflicts, reads } = request
+    if (conflicts?.in === true && conflicts.out && request.abortPolicy !== "custom") {
+      this.count("pivot")
+      return new SerializationFailure({ conflictingSeq: high, pages: [], reason: "pivot" })
+    }
     if (reads === undefined || reads.length === 0) return undefined
     const stale = joined(this.index.validate(reads, high), this.resizes.validate(reads, high, false))
     if (stale === undefined) return undefined
@@ -309,7 +360,13 @@ export class Coordinator {
       this.schemaEpoch = epoch
     })
 
-  readonly restoreState: CompatCoordinator["Service"]["restoreState"] = ({ nextSeq, recentCommits, walOffset }) =>
+  readonly restoreState = (
+    { nextSeq, recentCommits, walOffset }: {
+      readonly nextSeq: CommitSeq
+      readonly recentCommits: Iterable<readonly [PageNumber, CommitSeq]>
+      readonly walOffset: number
+    }
+  ): Effect.Effect<void> =>
     Effect.sync(() => {
       invariant(this.inFlight === 0, "a state is restored before the first commit")
       const tip = toCommitSeq(nextSeq - 1n)
@@ -329,93 +386,6 @@ export class Coordinator {
   })
 }
 
-/** A commit on its way through the log. */
-class Submission implements Admission, LogCommit, HandOverWaiter {
-  readonly mode = "durable"
-  readonly request: CommitRequest
-  readonly pages: ReadonlyArray<PageNumber>
-  /** Bytes in the log. */
-  readonly length: number
-  readonly resume: (outcome: Effect.Effect<CommitAnswer, CommitError>) => void
-  /** Of the outcomes, when this token was not among them. */
-  readonly changes: number
-  /** What was looked at when it was submitted may have changed since then. */
-  isStale = false
-  /** It was accepted, refused, or answered by an earlier submission. */
-  isDecided = false
-  // Assigned when it is accepted.
-  seq: CommitSeq = noCommit
-  databasePages = 0
-  walOffset = 0
-  private readonly coordinator: Coordinator
-
-  constructor(coordinator: Coordinator, request: CommitRequest, changes: number, resume: Submission["resume"]) {
-    this.coordinator = coordinator
-    this.request = request
-    this.pages = request.writes.pagesAscending()
-    this.length = coordinator.log.commitBytes(this.pages.length)
-    this.changes = changes
-    this.resume = resume
-  }
-
-  get token(): TxnToken {
-    return this.request.token
-  }
-
-  enter(): void {
-    this.coordinator.enter(this)
-  }
-
-  refuse(ended: LogEnded): void {
-    this.isDecided = true
-    this.resume(Exit.fail(ended))
-  }
-
-  image(page: PageNumber): Uint8Array {
-    return this.request.writes.image(page)
-  }
-
-  succeed(): void {
-    this.coordinator.settle(this)
-  }
-
-  fail(ended: LogEnded): void {
-    this.coordinator.giveUp(this, ended)
-  }
-}
-
-class Hold implements TransactionHold {
-  readonly token: TxnToken
-  readonly snapshot: Snapshot
-  readonly reader: LogReader
-  private readonly transactions: SnapshotRegistry
-  private readonly hold: SnapshotHold
-  private isReading = true
-  private isOpen = true
-
-  constructor(transactions: SnapshotRegistry, token: TxnToken, snapshot: Snapshot, reader: LogReader) {
-    this.transactions = transactions
-    this.token = token
-    this.snapshot = snapshot
-    this.reader = reader
-    this.hold = transactions.acquire(snapshot.high)
-  }
-
-  endReading(): void {
-    if (!this.isReading) return
-    this.isReading = false
-    this.reader.release()
-  }
-
-  end(): void {
-    if (!this.isOpen) return
-    this.isOpen = false
-    this.endReading()
-    this.transactions.release(this.hold)
-  }
-}
-
-const noCommit = toCommitSeq(0n)
 const page1 = toPageNumber(1)
 
 const changedMeanwhile = new InvariantViolation("a write set stays as it is until its commit is answered")

@@ -11,18 +11,26 @@
  * 2. What is on its way is never forgotten; the log's queue bounds how much that is.
  */
 import { invariant } from "@tidemark/core/Invariant"
-import type { TxnToken } from "@tidemark/core/Scalars"
+import type { CommitSeq, TxnToken } from "@tidemark/core/Scalars"
 import { toCommitSeq, toTxnId, TxnEpoch } from "@tidemark/core/Scalars"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type { CommitAnswer, CommitError, Outcome } from "../CompatCoordinator.ts"
+import type { Outcome } from "../Coordination.ts"
 
 /** At least so many of the newest outcomes are remembered. */
 const minRemembered = 16_384
 /** A power of two. Twice as many as must be remembered, so that ids that count up by one never meet. */
 const slots = 2 * minRemembered
 
-type CommitExit = Exit.Exit<CommitAnswer, CommitError>
+/**
+ * Keeps of the answers what is not their sequence, one for each slot.
+ *
+ * @internal
+ */
+export interface AnswerStore<Answer> {
+  readonly put: (slot: number, answer: Answer) => void
+  readonly get: (slot: number, commitSeq: CommitSeq) => Answer
+}
 
 /** Values of a slot's state. */
 const free = 0
@@ -31,17 +39,17 @@ const committed = 2
 const aborted = 3
 
 /** An outcome that had to leave its slot. */
-interface Displaced {
+interface Displaced<Answer> {
   readonly token: TxnToken
   readonly order: number
   state: number
-  answer: CommitAnswer | undefined
+  answer: Answer | undefined
 }
 
 const isSame = (a: TxnToken, b: TxnToken): boolean => a.id === b.id && a.epoch === b.epoch
 
 /** @internal */
-export class OutcomeCache {
+export class OutcomeCache<Answer extends { readonly commitSeq: CommitSeq }, Error> {
   /** Grows with everything that is remembered: the order of an outcome is its value then. */
   changes = 0
   private readonly states = new Uint8Array(slots)
@@ -49,23 +57,28 @@ export class OutcomeCache {
   private readonly epochs = new Uint32Array(slots)
   private readonly orders = new Float64Array(slots)
   private readonly seqs = new BigUint64Array(slots)
-  private readonly walOffsets = new Float64Array(slots)
+  private readonly answers: AnswerStore<Answer>
   /** By id: where two ids are the same in different epochs, the younger outcome is remembered. */
-  private readonly displaced = new Map<bigint, Displaced>()
+  private readonly displaced = new Map<bigint, Displaced<Answer>>()
   /** Those who ask for what is on its way, by the token they ask for. Hardly ever anybody. */
-  private waiting: Array<{ readonly token: TxnToken; readonly resume: (exit: CommitExit) => void }> = []
+  private waiting: Array<{ readonly token: TxnToken; readonly resume: (exit: Exit.Exit<Answer, Error>) => void }> = []
+
+  /** `answers` makes a store for so many slots. */
+  constructor(answers: (slots: number) => AnswerStore<Answer>) {
+    this.answers = answers(slots)
+  }
 
   /** The commit was accepted and is on its way. */
   begin(token: TxnToken): void {
     this.remember(token, pending)
   }
 
-  commit(token: TxnToken, answer: CommitAnswer): void {
+  commit(token: TxnToken, answer: Answer): void {
     const slot = this.slotOf(token)
     if (slot >= 0) {
       this.states[slot] = committed
       this.seqs[slot] = answer.commitSeq
-      this.walOffsets[slot] = answer.walOffset
+      this.answers.put(slot, answer)
     } else {
       const entry = this.displacedOf(token)
       if (entry !== undefined) {
@@ -77,7 +90,7 @@ export class OutcomeCache {
   }
 
   /** A log that failed says nothing about what of it has reached the disk: the commit stays undecided. */
-  fail(token: TxnToken, exit: Exit.Exit<never, CommitError>): void {
+  fail(token: TxnToken, exit: Exit.Exit<never, Error>): void {
     const slot = this.slotOf(token)
     if (slot >= 0) this.states[slot] = free
     else if (this.displacedOf(token) !== undefined) this.displaced.delete(token.id)
@@ -95,12 +108,12 @@ export class OutcomeCache {
    */
   find(
     token: TxnToken,
-    again: Effect.Effect<CommitAnswer, CommitError>
-  ): Effect.Effect<CommitAnswer, CommitError> | undefined {
+    again: Effect.Effect<Answer, Error>
+  ): Effect.Effect<Answer, Error> | undefined {
     const state = this.stateOf(token)
     if (state === committed) return Effect.succeed(this.answerOf(token))
     if (state !== pending) return undefined
-    return Effect.callback<CommitAnswer, CommitError>((resume) => {
+    return Effect.callback<Answer, Error>((resume) => {
       if (this.stateOf(token) !== pending) return resume(this.find(token, again) ?? again)
       const waiter = { token, resume }
       this.waiting.push(waiter)
@@ -116,7 +129,7 @@ export class OutcomeCache {
     return { _tag: state === aborted ? "aborted" : "undecided" }
   }
 
-  private tell(token: TxnToken, exit: CommitExit): void {
+  private tell(token: TxnToken, exit: Exit.Exit<Answer, Error>): void {
     const due = this.waiting.filter((waiter) => isSame(waiter.token, token))
     this.waiting = this.waiting.filter((waiter) => !isSame(waiter.token, token))
     for (const waiter of due) waiter.resume(exit)
@@ -127,10 +140,10 @@ export class OutcomeCache {
     return (slot >= 0 ? this.states[slot] : this.displacedOf(token)?.state) ?? free
   }
 
-  private answerOf(token: TxnToken): CommitAnswer {
+  private answerOf(token: TxnToken): Answer {
     const slot = this.slotOf(token)
     const answer = slot >= 0
-      ? { commitSeq: toCommitSeq(this.seqs[slot] ?? 0n), walOffset: this.walOffsets[slot] ?? 0 }
+      ? this.answers.get(slot, toCommitSeq(this.seqs[slot] ?? 0n))
       : this.displacedOf(token)?.answer
     invariant(answer !== undefined, "what is committed has an answer")
     return answer
@@ -143,7 +156,7 @@ export class OutcomeCache {
     return isHere ? slot : -1
   }
 
-  private displacedOf(token: TxnToken): Displaced | undefined {
+  private displacedOf(token: TxnToken): Displaced<Answer> | undefined {
     if (this.displaced.size === 0) return undefined
     const entry = this.displaced.get(token.id)
     return entry !== undefined && isSame(entry.token, token) ? entry : undefined

@@ -18,18 +18,20 @@ import * as DatabaseHeaderFormat from "@tidemark/wal/DatabaseHeaderFormat"
 import type { DatabaseTruncated } from "@tidemark/wal/LogErrors"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type { CommitAnswer, CommitError, TransactionHold } from "../CompatCoordinator.ts"
-import { type CompatCoordinator, maxCommitPages } from "../CompatCoordinator.ts"
+import type { CommitAnswer, CommitError } from "../CompatCoordinator.ts"
+import { maxCommitPages } from "../CompatCoordinator.ts"
+import type { TransactionHold } from "../Coordination.ts"
 import { WriteSetTooLarge } from "../CoordinatorErrors.ts"
 import type { PageCache } from "../PageCache.ts"
 import type { Isolation, ReadError, Transaction, WriteError } from "../Pager.ts"
 import { PageOutOfRange, WrongPageSize } from "../PagerErrors.ts"
 import * as WriteSet from "../WriteSet.ts"
+import type { PageCommits } from "./pageCommits.ts"
 
 /** @internal */
 export interface PagerParts {
   readonly vfs: Vfs["Service"]
-  readonly coordinator: CompatCoordinator["Service"]
+  readonly coordinator: PageCommits
   readonly cache: PageCache
   readonly spillThresholdBytes: number | undefined
 }
@@ -57,9 +59,8 @@ export class PagerTransaction implements Transaction {
   private isOver = false
   private isReleased = false
 
-  constructor(parts: PagerParts, isolation: Isolation) {
+  constructor(parts: PagerParts, isolation: Isolation, hold: TransactionHold) {
     const { coordinator, vfs } = parts
-    const hold = coordinator.begin()
     this.parts = parts
     this.hold = hold
     this.token = hold.token

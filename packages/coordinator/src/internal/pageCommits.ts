@@ -1,0 +1,23 @@
+/**
+ * What a pager needs of the coordinator under it, whichever it is: transactions that begin, and commits of pages.
+ */
+import type { CommitSeq, PageNumber, PageSize } from "@tidemark/core/Scalars"
+import type { CommitLog } from "@tidemark/wal/CommitLog"
+import type * as Effect from "effect/Effect"
+import type { CommitAnswer, CommitError, CommitRequest, CompatCoordinator } from "../CompatCoordinator.ts"
+import type { Coordination } from "../Coordination.ts"
+
+export interface PageCommits
+  extends Pick<Coordination, "awaitConcurrent" | "awaitVisible" | "begin" | "beginSerialized">
+{
+  readonly database: string
+  readonly pageSize: PageSize
+  readonly commit: (request: CommitRequest) => Effect.Effect<CommitAnswer, CommitError>
+  /** `SequencedLog.onRestart` of the log below. */
+  readonly onRestart: (listener: (versions: Iterable<readonly [PageNumber, CommitSeq]>) => void) => void
+}
+
+export const compatPageCommits = (
+  coordinator: CompatCoordinator["Service"],
+  { onRestart }: CommitLog["Service"]
+): PageCommits => ({ ...coordinator, onRestart })
