@@ -28,53 +28,19 @@
  */
 import type { FormatIssue } from "@tidemark/core/BinaryFormat"
 import type { CommitSeq, ObjectId } from "@tidemark/core/Scalars"
-import { SqliteCode, TidemarkError } from "@tidemark/core/TidemarkError"
+import type { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
+import { openMarkerFiles } from "./internal/markerFiles.ts"
+import { makeReader } from "./internal/markerReader.ts"
+import { scanStream } from "./internal/markerScan.ts"
+import type { MarkerUnreadable } from "./MarkerErrors.ts"
 import type { Marker } from "./MarkerFormat.ts"
+import { markersPerSegment } from "./MarkerFormat.ts"
 
-// -- errors -----------------------------------------------------------------------------------------------------------
-
-/**
- * A record that the stream should have cannot be read. Nothing was changed.
- *
- * @category errors
- * @since 0.1.0
- */
-export class MarkerUnreadable
-  extends TidemarkError("MarkerUnreadable", { isRetryable: false, sqliteCode: SqliteCode.corrupt })<{
-    readonly path: string
-    readonly issue: FormatIssue
-  }>
-{
-  override get message() {
-    return `a commit marker in ${this.path} cannot be read (${this.issue.message}); nothing was changed: ` +
-      "restore the file from a copy; look at it with `tidemark inspect --records`"
-  }
-}
-
-/**
- * The marker stream is damaged (RC-26): commits that were acknowledged may be behind the damage. Nothing was changed.
- *
- * @category errors
- * @since 0.1.0
- */
-export class MarkersDamaged
-  extends TidemarkError("MarkersDamaged", { isRetryable: false, sqliteCode: SqliteCode.corrupt })<{
-    readonly damage: MarkerDamage
-    /** The last record before the damage; `undefined` when there is none. */
-    readonly last: CommitSeq | undefined
-  }>
-{
-  override get message() {
-    const { damage, last } = this
-    const behind = damage.recordsBehind === 0 ? "no good record" : `${damage.recordsBehind} good records`
-    const origin = damage.couldBeTorn ? "; a power loss during the last batch could have left it like this" : ""
-    return `${damage.path} is damaged (${damage.issue.message}), with ${behind} behind it${origin}; nothing was changed: ` +
-      `restore the file from a copy, or open it with acceptLoss to keep what ends with sequence ${last ?? "none"}`
-  }
-}
+export { MarkersDamaged, MarkerUnreadable } from "./MarkerErrors.ts"
 
 // -- scanning ---------------------------------------------------------------------------------------------------------
 
@@ -129,6 +95,8 @@ export interface MarkerScan {
   readonly segments: ReadonlyArray<MarkerSegmentFile>
   /** The last record that counts, a genesis record included; `undefined` when there is none. */
   readonly last: Marker | undefined
+  /** Records before this sequence were not verified. 0: all of them were. */
+  readonly verifiedFrom: CommitSeq
   /** The highest sequence whose slot is complete, whether or not it counts. */
   readonly highest: CommitSeq | undefined
   /** Bytes behind the last record that counts, in the last segment, that were never acknowledged (RC-14). */
@@ -253,8 +221,50 @@ export interface MarkerReader {
  * @since 0.1.0
  */
 export interface MarkerSource {
-  /** The files, ascending. */
+  /** The files, ascending: `MarkerScan.segments`, or `MarkerFiles.segments()` while the stream grows. */
   readonly segments: () => ReadonlyArray<MarkerSegmentFile>
   /** The last sequence that may be read: the last durable one. */
   readonly through: () => CommitSeq
 }
+
+// -- functions --------------------------------------------------------------------------------------------------------
+
+/**
+ * Looks at the marker stream of a database. Changes nothing. Without a directory there are no segments.
+ *
+ * @category reading
+ * @since 0.1.0
+ */
+export const scanMarkers = (
+  vfs: Vfs["Service"],
+  database: string,
+  options?: MarkerScanOptions
+): Effect.Effect<MarkerScan, VfsError> => scanStream(vfs, database, { ...options, perSegment: markersPerSegment })
+
+/**
+ * Opens a stream for appending behind what was found, or begins one. The caller holds a lock that keeps everybody else
+ * from writing it.
+ *
+ * **Details**
+ *
+ * When it succeeds everything that was found and counts is durable, everything else is cut off, durably, temporary files
+ * are gone, and the next commit has a sequence above `tip`. A stream that begins, or that other logs have overtaken, has
+ * got a segment with a genesis record.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const openMarkers = (
+  vfs: Vfs["Service"],
+  options: OpenMarkersOptions
+): Effect.Effect<MarkerFiles, VfsError, Scope.Scope> =>
+  openMarkerFiles(vfs, { ...options, perSegment: markersPerSegment })
+
+/**
+ * A reader of the files of a stream, through descriptors of its own.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeMarkerReader = (vfs: Vfs["Service"], source: MarkerSource): MarkerReader =>
+  makeReader(vfs, { ...source, perSegment: markersPerSegment })
