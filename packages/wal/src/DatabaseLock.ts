@@ -79,6 +79,19 @@ export const lockSharedMemory = (
     Effect.catchTag("RangeLocked", () => new Busy({ reason: `SQLite is writing ${database}`, retryAfterMillis }))
   )
 
+/**
+ * Whether a process of Tidemark has the database open for writing, now. Asks the kernel and takes nothing, so it is in
+ * nobody's way.
+ *
+ * @category locks
+ * @since 0.1.0
+ */
+export const isDatabaseOpen = (
+  fileLock: FileLock["Service"],
+  database: string
+): Effect.Effect<boolean, FileLockUnavailable | VfsError> =>
+  fileLock.isHeld(database, { range: pendingByte, mode: "shared" })
+
 /** Who holds the lease as far as its file tells; only for the message. */
 const readHolder = (vfs: Vfs["Service"], database: string): Effect.Effect<number | undefined> =>
   readSmallFile(vfs, LeaseFormat.leasePath(database), LeaseFormat.leaseBytes).pipe(

@@ -1,6 +1,6 @@
 /**
  * `tidemark verify DB-or-DIR`: which start-up cases apply and what a start would drop. Reads only, takes no lock, makes
- * no file; so beside a process that is writing it may see the log of a database in the middle of a commit, as a tail.
+ * no file; so beside a process that is writing it may see a SQLite WAL in the middle of a commit, as a tail.
  *
  * @since 0.1.0
  */
@@ -19,6 +19,10 @@ import { verifyParallel } from "../parallel/verifyParallel.ts"
 import { withProgress } from "../Progress.ts"
 import { emit, type Report } from "../Report.ts"
 import { byteSize, count, counted, pairs } from "../Style.ts"
+
+const verifyEither = Effect.fnUntraced(function*(path: string, isLog: boolean, onRead: (bytes: number) => void) {
+  return isLog ? yield* verifyLog(path, onRead) : yield* verify(path)
+})
 
 const verify = Effect.fnUntraced(function*(path: string) {
   if ((yield* logUnder(path)) === "parallel") return yield* verifyParallel(path)
@@ -81,7 +85,7 @@ export const verifyCommand = Command.make(
       { json },
       Effect.flatMap(
         isDirectory(path),
-        (isLog) => isLog ? verifyLog(path, (bytes) => bytesRead += bytes) : verify(path)
+        (isLog) => verifyEither(path, isLog, (bytes) => bytesRead += bytes)
       ).pipe(
         Effect.provide(NodeVfs.layer),
         withProgress(() => `verifying ${path}: ${bytesRead === 0 ? "reading" : `${byteSize(bytesRead)} read`}`)

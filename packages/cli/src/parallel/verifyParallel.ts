@@ -2,77 +2,81 @@
  * `verify` for a database with a parallel log: which start-up cases apply, and what a start would drop or refuse. Reads
  * only, takes no lock, makes no file.
  *
- * Beside a process that writes the database, files come and go between one read and the next: a segment has no
- * certificate yet, or a checkpoint has removed it already. So what looks wrong is looked at again, until it stays.
+ * Beside a process that writes the database, files come and go between one read and the next. What that can make look
+ * wrong is told from what is wrong by two questions:
+ *
+ * 1. Does somebody have the database open (the kernel knows)? Then a segment that has no certificate yet, and the end of
+ *    the certificates, are his work in progress, however long a sync takes him.
+ * 2. Is the checkpoint mark the one that the look began with? A segment goes, and certificates are replaced, only after
+ *    the mark has moved on; so under the same mark what is missing is missing. Otherwise it is looked again.
  *
  * @since 0.1.0
  */
+import { FileLock } from "@tidemark/platform/FileLock"
 import { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
+import { readCheckpointMark } from "@tidemark/wal/CheckpointMarkFormat"
+import { isDatabaseOpen } from "@tidemark/wal/DatabaseLock"
 import { examineParallel, type ParallelExamination } from "@tidemark/wal/ParallelStartUp"
-import type { StartUpCase, StartUpProblem } from "@tidemark/wal/StartUp"
+import type { StartUpCase } from "@tidemark/wal/StartUp"
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import { ExitCode } from "../ExitCode.ts"
 import type { Report } from "../Report.ts"
 import { byteSize, count, counted, pairs } from "../Style.ts"
 import { meaningOf, problemLines, tipMeaning } from "./startUpMeaning.ts"
 
-const maxLooks = 4
-const betweenLooks = "100 millis"
+/** Checkpoints may come faster than looks: after so many of those nothing has been found that stays. */
+const maxLooks = 32
+const betweenLooks = "25 millis"
 
 /** What was seen, without what only looked wrong. */
 interface Look {
   readonly found: ParallelExamination
-  /** Something was wrong each time, and each time something else. */
   readonly isBeingWritten: boolean
 }
-
-const placeOf = ({ offset, path, severity }: StartUpProblem) => `${path} ${offset} ${severity}`
-
-/** What is wrong and where, as a text that can be compared: how far the log goes is not in it. */
-const wrongIn = ({ problems, refusal }: ParallelExamination): string =>
-  [...refusal === undefined ? [] : [`${refusal._tag} ${refusal.path}`], ...problems.map(placeOf)].join("\n")
 
 /** A segment that was listed can be gone when it is opened. */
 const examine = (vfs: Vfs["Service"], path: string): Effect.Effect<ParallelExamination, VfsError> =>
   Effect.retry(examineParallel(vfs, path), { times: maxLooks, while: ({ code }) => code === "ENOENT" })
 
-const look = Effect.fnUntraced(function*(path: string): Effect.fn.Return<Look, VfsError, Vfs> {
+const look = Effect.fnUntraced(function*(path: string): Effect.fn.Return<Look, VfsError, Vfs | FileLock> {
   const vfs = yield* Vfs
-  let found = yield* examine(vfs, path)
-  let before = found
-  for (let looks = 1; looks < maxLooks && wrongIn(found) !== ""; looks++) {
+  const fileLock = yield* FileLock
+  // Where there are no kernel locks nobody can have a database open.
+  const isOpen = Effect.catchTag(isDatabaseOpen(fileLock, path), "FileLockUnavailable", () => Effect.succeed(false))
+  for (let looks = 1;; looks++) {
+    const wasOpen = yield* isOpen
+    const found = yield* examine(vfs, path)
+    // Who has closed it meanwhile has worked in it.
+    const isBeingWritten = wasOpen || (yield* isOpen)
+    if (!isBeingWritten) return { found, isBeingWritten }
+    const lasting = withoutWorkInProgress(found)
+    const isWrong = lasting.refusal !== undefined || lasting.problems.length > 0
+    if (!isWrong || (yield* isMarkOf(vfs, found))) return { found: lasting, isBeingWritten }
+    if (looks === maxLooks) return { found: { ...lasting, refusal: undefined, problems: [] }, isBeingWritten }
     yield* Effect.sleep(betweenLooks)
-    before = found
-    found = yield* examine(vfs, path)
-    if (wrongIn(before) === wrongIn(found)) break
   }
-  return wrongIn(before) === wrongIn(found) || wrongIn(found) === ""
-    ? { found, isBeingWritten: false }
-    : { found: withoutPassing(found, before), isBeingWritten: true }
 })
 
-/** Rows that apply for a moment beside a writer: between a segment and its certificate, a mark and a removal. */
-const passingRows: ReadonlySet<StartUpCase> = new Set(["RC-07", "RC-08", "RC-09", "RC-10", "RC-22"])
+/** Whether the mark is still the one under which everything was looked at. */
+const isMarkOf = (vfs: Vfs["Service"], { mark, path }: ParallelExamination): Effect.Effect<boolean, VfsError> =>
+  Effect.map(readCheckpointMark(vfs, path), (read) => {
+    const now = read === undefined || Result.isFailure(read) ? undefined : read.success
+    return now?.through === mark?.through && now?.segmentEpoch === mark?.segmentEpoch &&
+      now?.certificateEpoch === mark?.certificateEpoch
+  })
 
-/** Only what was wrong a moment ago, too, stays wrong. */
-const withoutPassing = (found: ParallelExamination, before: ParallelExamination): ParallelExamination => {
-  const earlier = new Set(before.problems.map(placeOf))
-  const problems = found.problems.filter((problem) => earlier.has(placeOf(problem)))
-  const isRefused = found.refusal?._tag === before.refusal?._tag && found.refusal?.path === before.refusal?.path
-  if (isRefused || problems.length > 0) return { ...found, problems }
+/** Rows that apply for a moment beside a writer: between a segment and its certificate, a mark and a removal. */
+const passingRows: ReadonlySet<StartUpCase> = new Set(["RC-07", "RC-08", "RC-09", "RC-10", "RC-21", "RC-22"])
+
+/** Without the ends that the writer has not finished yet. */
+const withoutWorkInProgress = (found: ParallelExamination): ParallelExamination => {
+  const problems = found.problems.filter(({ severity }) => severity !== "tail")
+  if (found.refusal !== undefined || problems.length > 0) return { ...found, problems }
   const lasting = found.cases.filter((row) => !passingRows.has(row))
   const cases: ReadonlyArray<StartUpCase> = lasting.length > 0 ? lasting : ["RC-06"]
-  return {
-    ...found,
-    case: cases[0] ?? "RC-06",
-    cases,
-    refusal: undefined,
-    problems,
-    uncertified: [],
-    lost: [],
-    tornTailBytes: 0
-  }
+  return { ...found, case: cases[0] ?? "RC-06", cases, problems, uncertified: [], lost: [], tornTailBytes: 0 }
 }
 
 /**
@@ -83,7 +87,7 @@ const withoutPassing = (found: ParallelExamination, before: ParallelExamination)
  */
 export const verifyParallel = Effect.fnUntraced(function*(
   path: string
-): Effect.fn.Return<Report, VfsError, Vfs> {
+): Effect.fn.Return<Report, VfsError, Vfs | FileLock> {
   return reportOf(yield* look(path))
 })
 
