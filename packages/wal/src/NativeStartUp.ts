@@ -23,9 +23,19 @@
  * @since 0.1.0
  */
 import type { CommitSeq, ObjectId, PageSize, TxnToken } from "@tidemark/core/Scalars"
+import { objectIdToHex } from "@tidemark/core/Scalars"
+import type { Vfs } from "@tidemark/platform/Vfs"
+import type { VfsError } from "@tidemark/platform/VfsError"
+import * as Effect from "effect/Effect"
 import type { CheckpointMark } from "./CheckpointMarkFormat.ts"
 import type * as DatabaseHeaderFormat from "./DatabaseHeaderFormat.ts"
-import type { MarkerScan, MarkersDamaged } from "./MarkerStore.ts"
+import { missingPages } from "./internal/missingPages.ts"
+import { makeNativePlan } from "./internal/nativePlan.ts"
+import { decideNativeRows, isReadOnly, listNativeProblems } from "./internal/nativeRows.ts"
+import { readLeftOver, replayCapsules } from "./internal/startUpCapsules.ts"
+import { pagesOfFile, readFiles } from "./internal/startUpFiles.ts"
+import type { MarkersDamaged } from "./MarkerErrors.ts"
+import type { MarkerScan } from "./MarkerStore.ts"
 import type { StartUpCase, StartUpProblem, TipSource } from "./StartUp.ts"
 import type { StartUpRefusal } from "./StartUpErrors.ts"
 
@@ -136,4 +146,91 @@ export interface NativeExamination {
   readonly problems: ReadonlyArray<StartUpProblem>
   /** Bytes of the marker stream that were never acknowledged (RC-14). */
   readonly tornTailBytes: number
+}
+
+/**
+ * Looks at a database and everything beside it, and says what a start with the native log would do. Writes nothing.
+ *
+ * **Details**
+ *
+ * Markers above the checkpoint mark are verified and the capsules that they name are read as a whole, one at a time; what
+ * is kept of one are 12 bytes per page. Other capsules are read when no marker names them. Markers at or below the mark
+ * are looked at only where capsules are left over, the last 100,000 of them at most.
+ *
+ * **Example** (What would be replayed)
+ *
+ * ```ts
+ * import { Vfs } from "@tidemark/platform/Vfs"
+ * import { examineNative } from "@tidemark/wal/NativeStartUp"
+ * import * as Effect from "effect/Effect"
+ *
+ * const replayed = (path: string) =>
+ *   Effect.gen(function*() {
+ *     const found = yield* examineNative(yield* Vfs, path)
+ *     if (found.refusal !== undefined) return yield* found.refusal
+ *     return found.live.map(({ pages, seq }) => `commit ${seq}: ${pages.length} pages`)
+ *   })
+ * ```
+ *
+ * @category recovery
+ * @since 0.1.0
+ */
+export const examineNative = Effect.fnUntraced(function*(
+  vfs: Vfs["Service"],
+  database: string,
+  options: NativeStartUpOptions = {}
+): Effect.fn.Return<NativeExamination, VfsError> {
+  const found = yield* readFiles(vfs, database)
+  const plan = yield* makeNativePlan(found)
+  const { base, through } = plan
+  const replay = yield* replayCapsules(vfs, database, plan.live, { base, pageSize: found.database.header?.pageSize })
+  const replayed = new Set(plan.live.map(({ capsule }) => objectIdToHex(capsule)))
+  // Without the mark it is not known which of them are history.
+  const rest = found.mark.issue === undefined
+    ? found.beside.capsules.filter(({ id }) => !replayed.has(objectIdToHex(id)))
+    : []
+  const scan = found.markers?.scan
+  const { orphans, removable } = yield* readLeftOver(vfs, database, rest, scan && { scan, through })
+  const isDamaged = isReadOnly(plan, options)
+  const leftOver = { orphans: isDamaged ? [] : orphans, removable }
+
+  const databasePages = replay.live.at(-1)?.databasePages ?? pagesOfFile(found)
+  const missing = missingPages(replay.pageSize, databasePages, found.database.fileBytes, pagesIn(replay.live))
+  const findings = { found, plan, replay, leftOver, missing, databasePages }
+  const { cases, refusals } = decideNativeRows(findings)
+  return {
+    path: database,
+    // RC-01 applies when no other row says what the log is.
+    case: cases[0] ?? "RC-01",
+    cases,
+    refusal: refusals[0],
+    databaseExists: found.database.exists,
+    databaseFileBytes: found.database.fileBytes,
+    databaseHeader: found.database.header,
+    pageSize: replay.pageSize,
+    databasePages,
+    mark: found.mark.value,
+    markers: scan,
+    tip: plan.tip,
+    tipSource: plan.tipSource,
+    base,
+    live: replay.live,
+    ...leftOver,
+    sweepable: [...found.beside.spills, ...found.beside.temporaries],
+    damage: plan.damage,
+    isReadOnly: isDamaged,
+    lastTxnId: highestTxnId([...replay.live, ...orphans]),
+    problems: listNativeProblems(findings),
+    tornTailBytes: scan?.tornBytes ?? 0
+  }
+})
+
+function* pagesIn(live: ReadonlyArray<LiveCapsule>): Generator<number, void> {
+  for (const { pages } of live) yield* pages
+}
+
+const highestTxnId = (capsules: ReadonlyArray<{ readonly token: TxnToken | undefined }>): bigint => {
+  let highest = 0n
+  for (const { token } of capsules) if (token !== undefined && token.id > highest) highest = token.id
+  return highest
 }

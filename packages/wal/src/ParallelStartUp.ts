@@ -27,7 +27,15 @@ import * as DatabaseHeaderFormat from "./DatabaseHeaderFormat.ts"
 import { missingPages } from "./internal/missingPages.ts"
 import { makePlan } from "./internal/parallelPlan.ts"
 import { decideRows, isAccepted, listProblems } from "./internal/parallelRows.ts"
-import { type FoundFiles, hasCommits, liveCertificates, readFiles } from "./internal/startUpFiles.ts"
+import {
+  type FoundFiles,
+  hasCommits,
+  liveCertificates,
+  ownLog,
+  pagesOfFile,
+  readFiles,
+  saysTidemarkLog
+} from "./internal/startUpFiles.ts"
 import { readUncertified, replayCertified, replayTrusted } from "./internal/startUpSegments.ts"
 import type { StartUpCase, StartUpProblem, TipSource } from "./StartUp.ts"
 import type { StartUpRefusal } from "./StartUpErrors.ts"
@@ -245,12 +253,6 @@ const highest = <A extends bigint>(values: ReadonlyArray<A>): A | undefined => {
   return answer
 }
 
-/** Without a log the header of the file is the newest word; the mark stands in for the header of a raw page store. */
-const pagesOfFile = ({ database, mark }: FoundFiles): number =>
-  database.header === undefined
-    ? mark.value?.databasePages ?? 0
-    : DatabaseHeaderFormat.databasePagesOf(database.header, database.fileBytes)
-
 function* pagesIn(live: ReadonlyArray<LiveSegment>): Generator<number, void> {
   for (const { pages } of live) yield* pages
 }
@@ -269,10 +271,11 @@ export type LogKind = "sqlite" | "parallel" | "native" | "none"
  *
  * **Details**
  *
- * Certificates of commits above the mark, or segments above it without any certificate log: parallel. Otherwise, when
- * bytes 18 and 19 of the database are 3: native where there are markers, else parallel. Otherwise commits in the `-wal`,
- * readable or not: sqlite. Where two have commits both ways of opening refuse. Reads the whole `-wal`, as the
- * examination that follows does again.
+ * Certificates of commits above the mark, or segments above it without any certificate log: parallel. Markers of commits
+ * above the mark, or a marker stream that is damaged there: native. Otherwise, when bytes 18 and 19 of the database are
+ * 3: native where there are markers, unless there is something of a parallel log too and the mark does not say that the
+ * native one was checkpointed last; else parallel. Otherwise commits in the `-wal`, readable or not: sqlite. Where two
+ * have commits both ways of opening refuse. Reads the whole `-wal`, as the examination that follows does again.
  *
  * @category recovery
  * @since 0.1.0
@@ -281,10 +284,9 @@ export const logKindOf = (vfs: Vfs["Service"], database: string): Effect.Effect<
   Effect.map(readFiles(vfs, database), kindOf)
 
 const kindOf = (found: FoundFiles): LogKind => {
-  const { beside, certificates, database, wal } = found
-  if (liveCertificates(found).some(hasCommits)) return "parallel"
-  if (database.header !== undefined && DatabaseHeaderFormat.isTidemarkLog(database.header)) {
-    return beside.hasMarkers ? "native" : "parallel"
+  const { certificates, markers, wal } = found
+  if (liveCertificates(found).some(hasCommits) || markers?.hasCommits === true || saysTidemarkLog(found)) {
+    return ownLog(found) === "native" ? "native" : "parallel"
   }
   if ((wal.scan !== undefined && (wal.scan.commits > 0 || wal.scan.damage !== undefined)) || wal.carriesBaseSalts) {
     return "sqlite"

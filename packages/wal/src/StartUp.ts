@@ -1,7 +1,7 @@
 /**
  * What a database in SQLite WAL mode is found to be at open: which rows of the start-up table apply (section 10 of
  * `formats.md`), what is kept, what is refused, and where the sequence of commits stands (section 2.1). The same for the
- * parallel log is in `ParallelStartUp.ts`.
+ * parallel log is in `ParallelStartUp.ts`, for the native one in `NativeStartUp.ts`.
  *
  * **Details**
  *
@@ -21,7 +21,17 @@ import * as Effect from "effect/Effect"
 import { checkpointMarkPath } from "./CheckpointMarkFormat.ts"
 import * as DatabaseHeaderFormat from "./DatabaseHeaderFormat.ts"
 import { type MissingPages, missingPages, problemOfPages } from "./internal/missingPages.ts"
-import { type FoundFiles, hasCommits, liveCertificates, readFiles, usedByOtherLogs } from "./internal/startUpFiles.ts"
+import {
+  type FoundFiles,
+  hasCommits,
+  liveCertificates,
+  ownLog,
+  readFiles,
+  saysTidemarkLog,
+  usedByNative,
+  usedByOtherLogs,
+  usedByParallel
+} from "./internal/startUpFiles.ts"
 import { isHotJournal, journalPath } from "./JournalFormat.ts"
 import { type ChecksumChain, type WalHeader, walPath } from "./SqliteWalFormat.ts"
 import {
@@ -165,7 +175,8 @@ export interface DatabaseExamination {
  * `wal` is the header of a WAL with `commits` valid commit frames, or `undefined` when there is no WAL or what there is
  * counts as absent. A previous generation with more commits than the base counts cannot be the one the base followed.
  *
- * `through` is the last sequence that a parallel or native log has used up, by its checkpoint mark and its certificates.
+ * `through` is the last sequence that a parallel or native log has used up, by its checkpoint mark, its certificates and
+ * its markers.
  * Above the base it stands for the base: that log began above every commit of the generation that the base belongs to,
  * and no generation has begun since, for the base of one is never below what is used up. Frames of that generation are
  * therefore not counted.
@@ -362,11 +373,10 @@ const decideRows = (
  * commits than those of the WAL into it.
  */
 const otherLogWithCommits = (found: FoundFiles): WrongLogKind | MixedLogs | undefined => {
-  const { beside, database, mark, path, wal, walBase } = found
+  const { mark, markers, path, wal, walBase } = found
   const walCommits = wal.scan?.commits ?? 0
-  const isCertified = liveCertificates(found).some(hasCommits)
-  if (isCertified || (database.header !== undefined && DatabaseHeaderFormat.isTidemarkLog(database.header))) {
-    const other = isCertified ? "parallel" : beside.otherLog
+  if (liveCertificates(found).some(hasCommits) || markers?.hasCommits === true || saysTidemarkLog(found)) {
+    const other = ownLog(found)
     return walCommits > 0
       ? new MixedLogs({ path, found: other, walCommits, checkpointedThrough: undefined })
       : new WrongLogKind({ path, found: other })
@@ -375,7 +385,7 @@ const otherLogWithCommits = (found: FoundFiles): WrongLogKind | MixedLogs | unde
   return walCommits > 0 && isOlderThan(walBase.value, wal.header, through)
     ? new MixedLogs({
       path,
-      found: mark.value?.kind ?? "parallel",
+      found: mark.value?.kind ?? (usedByNative(found) > usedByParallel(found) ? "native" : "parallel"),
       walCommits,
       checkpointedThrough: toCommitSeq(through)
     })

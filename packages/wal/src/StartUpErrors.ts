@@ -261,15 +261,21 @@ export class MixedLogs extends TidemarkError("MixedLogs", { isRetryable: false, 
   readonly path: string
   /** The kind of the log beside the `-wal`; when that has no commits, of the log that was not asked for. */
   readonly found: OtherLogKind
-  /** Commits in the `-wal`. 0: it is a parallel log and a native one that both have some. */
+  /**
+   * Commits in the `-wal`. 0: a parallel log and a native one both have some, or (`found` is `"sqlite"`) a native log has
+   * some that are older than what has come into the database file by way of the `-wal`.
+   */
   readonly walCommits: number
   /** The checkpoint of the other log that the `-wal` is older than; `undefined` when the other log itself has commits. */
   readonly checkpointedThrough: CommitSeq | undefined
 }> {
   override get message() {
     if (this.walCommits === 0) {
-      return `${this.path} has commits in a parallel log and in a native one, whose order is not known; nothing was ` +
-        "changed: move away the log that does not belong to it"
+      return `${this.path} has commits in ${
+        this.found === "sqlite"
+          ? "a native log that are older than what a -wal has put into the database file, over which they must not be copied"
+          : "a parallel log and in a native one, whose order is not known"
+      }; nothing was changed: move away the log that does not belong to it`
     }
     const other = this.checkpointedThrough === undefined
       ? `more in a log of another kind (${this.found}), whose order is not known`

@@ -8,7 +8,7 @@ import type { ScannedCertificate } from "../CertificateFormat.ts"
 import type { ParallelStartUpOptions, ParallelTipSource } from "../ParallelStartUp.ts"
 import type { SegmentFile } from "../SegmentStore.ts"
 import { tipAtOpen, type TipSource } from "../StartUp.ts"
-import { type FoundFiles, hasCommits, liveCertificates } from "./startUpFiles.ts"
+import { type FoundFiles, hasCommits, liveCertificates, usedByNative } from "./startUpFiles.ts"
 
 /** @internal */
 export interface Plan {
@@ -39,7 +39,7 @@ export const makePlan = (found: FoundFiles, options: ParallelStartUpOptions): Pl
   const rest = beside.segments.filter(({ epoch }) => !replayed.has(epoch))
 
   const walCommits = wal.scan?.commits ?? 0
-  const before = tipAtOpen(walBase.value, wal.header, walCommits, mark.value?.through)
+  const before = tipAtOpen(walBase.value, wal.header, walCommits, usedByNative(found))
   const last = certificates?.certificates.at(-1)?.certificate
   // The commits of a log that has some begin above everything that was used before it, whatever became of the WAL since.
   const goesOn = last !== undefined && (replayed.size > 0 || last.high >= before.tip)

@@ -3,35 +3,23 @@
  */
 import type { FormatIssue } from "@tidemark/core/BinaryFormat"
 import { certificatesPath } from "../CertificateFormat.ts"
-import { checkpointMarkPath } from "../CheckpointMarkFormat.ts"
-import * as DatabaseHeaderFormat from "../DatabaseHeaderFormat.ts"
-import { isHotJournal, journalPath } from "../JournalFormat.ts"
 import type { ParallelStartUpOptions, UncertifiedSegment } from "../ParallelStartUp.ts"
-import { walPath } from "../SqliteWalFormat.ts"
-import { type StartUpCase, startUpCases, type StartUpProblem } from "../StartUp.ts"
+import type { StartUpCase, StartUpProblem } from "../StartUp.ts"
 import {
   CertificateChecksumMismatch,
   CertificateGap,
   CertificatesLost,
   CertifiedSegmentLost,
-  CheckpointMarkDamaged,
-  DatabasePagesLost,
-  HotJournal,
   MixedLogs,
-  NotADatabase,
-  NotWalMode,
+  type OtherLogKind,
   PageSizeMismatch,
   type StartUpRefusal,
-  WalBaseDamaged,
-  WalDamaged,
-  WalHeaderLost,
-  WalVersionUnknown,
   WrongLogKind
 } from "../StartUpErrors.ts"
-import * as WalBaseFormat from "../WalBaseFormat.ts"
-import { type MissingPages, problemOfPages } from "./missingPages.ts"
+import type { MissingPages } from "./missingPages.ts"
 import type { Plan } from "./parallelPlan.ts"
-import { type FoundFiles, hasCommits, liveCertificates } from "./startUpFiles.ts"
+import { type FoundFiles, hasCommits, liveCertificates, saysTidemarkLog } from "./startUpFiles.ts"
+import { addFirstProblems, addFirstRows, addLastRows, type DecidedRows, Problems, Rows } from "./startUpRows.ts"
 import type { Replay } from "./startUpSegments.ts"
 
 /** @internal The rows that apply and the refusals among them, both most severe first. */
@@ -42,54 +30,24 @@ export const decideRows = (
   missing: MissingPages,
   databasePages: number,
   options: ParallelStartUpOptions
-): { readonly cases: ReadonlyArray<StartUpCase>; readonly refusals: ReadonlyArray<StartUpRefusal> } => {
-  const { beside, database, journal, mark, path, wal, walBase } = found
-  const { header } = database
-  const cases = new Set<StartUpCase>()
-  const refusals: Array<StartUpRefusal> = []
-  const refuse = (refusal: StartUpRefusal, row?: StartUpCase) => {
-    refusals.push(refusal)
-    if (row !== undefined) cases.add(row)
-  }
-
-  // A journal comes first: before it is rolled back nothing that the database file says can be trusted.
-  if (journal !== undefined && isHotJournal(journal)) refuse(new HotJournal({ path: journalPath(path) }), "RC-24")
-  const otherLog = otherLogWithCommits(found)
-  if (otherLog !== undefined) refuse(otherLog, otherLog instanceof MixedLogs ? "RC-20" : "RC-23")
-  if (database.issue !== undefined) refuse(new NotADatabase({ path, issue: database.issue }))
-  if (header !== undefined && !DatabaseHeaderFormat.isWal(header) && !DatabaseHeaderFormat.isTidemarkLog(header)) {
-    refuse(new NotWalMode({ path, writeVersion: header.writeVersion, readVersion: header.readVersion }))
-  }
-  for (const refusal of refusalsOfWal(found)) refuse(refusal)
-  if (wal.issue !== undefined && !wal.isBlank) cases.add("RC-04")
-  if (walBase.issue !== undefined) {
-    refuse(new WalBaseDamaged({ path: WalBaseFormat.walBasePath(path), issue: walBase.issue }))
-  }
-  if (mark.issue !== undefined) {
-    refuse(new CheckpointMarkDamaged({ path: checkpointMarkPath(path), issue: mark.issue }))
-  }
-  for (const refusal of refusalsOfCertificates(found, plan)) refuse(refusal, "RC-10")
+): DecidedRows => {
+  const rows = new Rows()
+  addFirstRows(rows, found, otherLogWithCommits(found))
+  for (const refusal of refusalsOfCertificates(found, plan)) rows.refuse(refusal, "RC-10")
   if (found.certificates === undefined) {
     const lost = lostCertificates(found, plan)
-    if (lost !== undefined) cases.add("RC-11")
-    if (lost !== undefined && options.trustSegments !== true && options.discardSegments !== true) refuse(lost)
+    if (lost !== undefined) rows.add("RC-11")
+    if (lost !== undefined && options.trustSegments !== true && options.discardSegments !== true) rows.refuse(lost)
   } else {
-    for (const row of rowsOfOrphans(found, plan)) cases.add(row)
-    if (found.certificates.tornBytes > 0) cases.add("RC-09")
+    for (const row of rowsOfOrphans(found, plan)) rows.add(row)
+    if (found.certificates.tornBytes > 0) rows.add("RC-09")
   }
-  if (replay.loss instanceof PageSizeMismatch) cases.add("RC-05")
-  else if (plan.live.some(hasCommits)) cases.add(replay.loss === undefined ? "RC-06" : "RC-08")
-  if (replay.loss !== undefined && !isAccepted(replay.loss, options)) refuse(replay.loss)
-  if (database.fileBytes === 0 && missing.count > 0) {
-    refuse(
-      new DatabasePagesLost({ path, databasePages, missingPages: missing.count, firstMissingPage: missing.first })
-    )
-  }
-  if (plan.removable.length > 0) cases.add("RC-21")
-  if (beside.spills.length > 0) cases.add("RC-19")
-  if (beside.temporaries.length > 0) cases.add("RC-25")
-  if (!saysWhatTheLogIs.some((row) => cases.has(row))) cases.add("RC-01")
-  return { cases: startUpCases.filter((row) => cases.has(row)), refusals }
+  if (replay.loss instanceof PageSizeMismatch) rows.add("RC-05")
+  else if (plan.live.some(hasCommits)) rows.add(replay.loss === undefined ? "RC-06" : "RC-08")
+  if (replay.loss !== undefined && !isAccepted(replay.loss, options)) rows.refuse(replay.loss)
+  if (plan.removable.length > 0) rows.add("RC-21")
+  addLastRows(rows, found, missing, databasePages)
+  return rows.decide(saysWhatTheLogIs)
 }
 
 /** @internal Whether a loss is accepted. A log of another database never is. */
@@ -104,41 +62,22 @@ const saysWhatTheLogIs: ReadonlyArray<StartUpCase> = ["RC-05", "RC-06", "RC-08",
  * well, though they are in the database file: left beside it they would be copied over what is committed now.
  */
 const otherLogWithCommits = (found: FoundFiles): WrongLogKind | MixedLogs | undefined => {
-  const { beside, path, wal } = found
+  const { certificates, markers, path, wal } = found
   const walCommits = wal.scan?.commits ?? 0
   const isCertified = liveCertificates(found).some(hasCommits)
+  const isNative = markers?.hasCommits === true
+  const mixed = (other: OtherLogKind) =>
+    new MixedLogs({ path, found: other, walCommits, checkpointedThrough: undefined })
   if (walCommits > 0) {
-    return isCertified
-      ? new MixedLogs({ path, found: "parallel", walCommits, checkpointedThrough: undefined })
+    return isCertified || isNative
+      ? mixed(isCertified ? "parallel" : "native")
       : new WrongLogKind({ path, found: "sqlite" })
   }
-  return saysTidemarkLog(found) && !isCertified && beside.hasMarkers
+  if (isNative) return isCertified ? mixed("native") : new WrongLogKind({ path, found: "native" })
+  // With a certificate log there is nothing that the database could mean but what is in it.
+  return saysTidemarkLog(found) && certificates === undefined && markers !== undefined
     ? new WrongLogKind({ path, found: "native" })
     : undefined
-}
-
-/** A `-wal` that holds commits which cannot be counted. */
-const refusalsOfWal = ({ path, wal }: FoundFiles): ReadonlyArray<StartUpRefusal> => {
-  const file = walPath(path)
-  const refusals: Array<StartUpRefusal> = []
-  if (wal.issue?.code === "UnsupportedVersion") refusals.push(new WalVersionUnknown({ path: file, issue: wal.issue }))
-  else if (wal.issue !== undefined && wal.carriesBaseSalts) {
-    refusals.push(new WalHeaderLost({ path: file, issue: wal.issue }))
-  }
-  if (wal.scan?.damage !== undefined) {
-    const { frame, lostCommits, lostEnd, offset } = wal.scan.damage
-    refusals.push(
-      new WalDamaged({
-        path: file,
-        frame,
-        offset,
-        keptCommits: wal.scan.commits,
-        lostCommits,
-        lostBytes: lostEnd - offset
-      })
-    )
-  }
-  return refusals
 }
 
 const refusalsOfCertificates = ({ certificates, path }: FoundFiles, { gap }: Plan): ReadonlyArray<StartUpRefusal> => {
@@ -167,8 +106,8 @@ const refusalsOfCertificates = ({ certificates, path }: FoundFiles, { gap }: Pla
 
 /** The certificate log is there before the first segment, and before the header of the database says 3 (RC-11). */
 const lostCertificates = (found: FoundFiles, { orphans }: Plan): CertificatesLost | undefined => {
-  const { beside, path } = found
-  if (orphans.length === 0 && (!saysTidemarkLog(found) || beside.hasMarkers)) return undefined
+  const { markers, path } = found
+  if (orphans.length === 0 && (!saysTidemarkLog(found) || markers !== undefined)) return undefined
   return new CertificatesLost({
     path: certificatesPath(path),
     segments: orphans.length,
@@ -186,9 +125,6 @@ const rowsOfOrphans = ({ certificates, mark }: FoundFiles, { orphans }: Plan): R
   return orphans.map(({ epoch }) => last === undefined || epoch > last ? "RC-07" : "RC-22")
 }
 
-const saysTidemarkLog = ({ database: { header } }: FoundFiles): boolean =>
-  header !== undefined && DatabaseHeaderFormat.isTidemarkLog(header)
-
 /** @internal What is not as it should be. */
 export const listProblems = (
   found: FoundFiles,
@@ -198,33 +134,15 @@ export const listProblems = (
   missing: MissingPages,
   databasePages: number
 ): ReadonlyArray<StartUpProblem> => {
-  const { certificates, database, mark, path, wal, walBase } = found
-  const problems: Array<StartUpProblem> = []
-  const corrupt = (file: string, offset: number, what: string) =>
-    problems.push({ path: file, offset, what, severity: "corrupt" })
-  const tail = (file: string, offset: number, what: string) =>
-    problems.push({ path: file, offset, what, severity: "tail" })
-
-  if (wal.issue !== undefined && (!wal.isBlank || wal.carriesBaseSalts)) {
-    const add = wal.carriesBaseSalts ? corrupt : tail
-    add(
-      walPath(path),
-      wal.issue.offset,
-      `the header is unreadable (${wal.issue.message}), so the file counts as absent`
-    )
-  }
-  if (wal.scan?.damage !== undefined) {
-    const { frame, lostCommits, offset } = wal.scan.damage
-    corrupt(walPath(path), offset, `frame ${frame} is damaged; at least ${lostCommits} commits behind it are lost`)
-  }
-  if (walBase.issue !== undefined) corrupt(WalBaseFormat.walBasePath(path), walBase.issue.offset, walBase.issue.message)
-  if (mark.issue !== undefined) corrupt(checkpointMarkPath(path), mark.issue.offset, mark.issue.message)
+  const { certificates, path } = found
+  const list = new Problems()
+  addFirstProblems(list, found)
   if (certificates !== undefined) {
     const file = certificatesPath(path)
     const issues = [certificates.headerIssue, certificates.damage?.issue, plan.gap?.issue]
-    for (const issue of issues) if (issue !== undefined) corrupt(file, issue.offset, issue.message)
+    for (const issue of issues) if (issue !== undefined) list.corrupt(file, issue.offset, issue.message)
     if (certificates.tornBytes > 0) {
-      tail(
+      list.tail(
         file,
         certificates.validBytes,
         `${certificates.tornBytes} bytes are of a certificate that was never finished`
@@ -232,15 +150,14 @@ export const listProblems = (
     }
   }
   for (const { path: file, readable } of uncertified) {
-    tail(
+    list.tail(
       file,
       0,
       `no certificate names this segment${readable ? "" : ", which is unreadable"}: it was never acknowledged`
     )
   }
-  if (replay.loss !== undefined) corrupt(replay.loss.path, offsetOf(replay.loss), replay.loss.message)
-  const problem = problemOfPages(path, replay.pageSize, databasePages, database.fileBytes, missing)
-  return problem === undefined ? problems : [...problems, problem]
+  if (replay.loss !== undefined) list.corrupt(replay.loss.path, offsetOf(replay.loss), replay.loss.message)
+  return list.finish(found, replay.pageSize, databasePages, missing)
 }
 
 const offsetOf = (loss: NonNullable<Replay["loss"]>): number =>

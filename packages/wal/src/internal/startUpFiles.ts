@@ -1,21 +1,31 @@
 /**
- * Reads every file that a start looks at, whichever log it is asked for, except for what is in segments; and decides
- * nothing: that is for `StartUp.ts` and `ParallelStartUp.ts`.
+ * Reads every file that a start looks at, whichever log it is asked for, except for what is in segments and capsules; and
+ * decides nothing: that is for `StartUp.ts`, `ParallelStartUp.ts` and `NativeStartUp.ts`.
  *
  * @internal
  */
 import type { FormatIssue } from "@tidemark/core/BinaryFormat"
-import { defaultPageSize, type PageSize, pageSizes } from "@tidemark/core/Scalars"
+import {
+  type CommitSeq,
+  defaultPageSize,
+  type ObjectId,
+  type PageSize,
+  pageSizes,
+  toCommitSeq
+} from "@tidemark/core/Scalars"
 import type { Vfs, VfsFile } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { directoryOf, isAnyTemporaryName, isTemporaryName, nameOf, readSmallFile } from "../AtomicFile.ts"
+import { capsulesDirectory, idOfCapsuleName } from "../CapsuleFormat.ts"
 import { type CertificateScan, certificatesPath, type ScannedCertificate } from "../CertificateFormat.ts"
 import { readCertificateLog } from "../CertificateLog.ts"
 import { type CheckpointMark, readCheckpointMark } from "../CheckpointMarkFormat.ts"
 import * as DatabaseHeaderFormat from "../DatabaseHeaderFormat.ts"
 import { journalHeaderBytes, journalPath } from "../JournalFormat.ts"
+import { isGenesis, markersDirectory, slotsOf } from "../MarkerFormat.ts"
+import { type MarkerDamage, type MarkerScan, scanMarkers } from "../MarkerStore.ts"
 import { epochOfSegmentName, isTemporarySegmentName, segmentPath } from "../SegmentFormat.ts"
 import type { SegmentFile } from "../SegmentStore.ts"
 import { decodeHeader, type WalHeader, walHeaderBytes, walPath } from "../SqliteWalFormat.ts"
@@ -42,11 +52,28 @@ export interface FoundWal {
   readonly carriesBaseSalts: boolean
 }
 
+/** The marker stream of a native log. */
+export interface FoundMarkers {
+  /** Verified above the checkpoint mark. */
+  readonly scan: MarkerScan
+  /** Whether commits are above the mark, or may be, behind damage. */
+  readonly hasCommits: boolean
+  /** The last sequence that the stream has used up: where it is damaged, the last that it has room for. */
+  readonly used: bigint
+  /** Damage to records whose commits are in the database file; others above the mark count nonetheless. */
+  readonly oldDamage: MarkerDamage | undefined
+}
+
+export interface CapsuleFile {
+  readonly path: string
+  readonly id: ObjectId
+}
+
 export interface FoundBeside {
-  /** Which log of Tidemark's own has left files. */
-  readonly otherLog: OtherLogKind
-  /** Whether there are markers of a native log. */
-  readonly hasMarkers: boolean
+  /** Whether there is anything of a parallel log. */
+  readonly hasParallelFiles: boolean
+  /** By id. */
+  readonly capsules: ReadonlyArray<CapsuleFile>
   /** By epoch. */
   readonly segments: ReadonlyArray<SegmentFile>
   readonly spills: ReadonlyArray<string>
@@ -61,6 +88,8 @@ export interface FoundFiles {
   readonly mark: { readonly value: CheckpointMark | undefined; readonly issue: FormatIssue | undefined }
   /** `undefined` when there is no certificate log. */
   readonly certificates: CertificateScan | undefined
+  /** `undefined` when there is no marker segment. */
+  readonly markers: FoundMarkers | undefined
   readonly journal: Uint8Array | undefined
   readonly beside: FoundBeside
 }
@@ -75,8 +104,10 @@ export const readFiles = Effect.fnUntraced(function*(
   const wal = yield* readWal(vfs, path, database.header, walBase.value)
   const mark = yield* readMark(vfs, path)
   const certificates = yield* readCertificateLog(vfs, path)
+  const markers = yield* readMarkers(vfs, path, mark.value?.through)
   const journal = yield* readSmallFile(vfs, journalPath(path), journalHeaderBytes)
-  return { path, database, walBase, wal, mark, certificates, journal, beside: yield* listBeside(vfs, path) }
+  const beside = yield* listBeside(vfs, path)
+  return { path, database, walBase, wal, mark, certificates, markers, journal, beside }
 })
 
 /** The certificates above the checkpoint mark, those of aborted intervals too. */
@@ -88,11 +119,41 @@ export const liveCertificates = ({ certificates, mark }: FoundFiles): ReadonlyAr
 /** Whether a certificate vouches for commits: then they are not in the database file, if it is live. */
 export const hasCommits = ({ certificate }: ScannedCertificate): boolean => !certificate.aborted
 
+/** The last sequence that the mark and the parallel log say is used up; 0 when there was none. */
+export const usedByParallel = ({ certificates, mark }: Pick<FoundFiles, "certificates" | "mark">): bigint =>
+  max(mark.value?.through ?? 0n, certificates?.certificates.at(-1)?.certificate.high ?? 0n)
+
+/** The last sequence that the mark and the native log say is used up; 0 when there was none. */
+export const usedByNative = ({ mark, markers }: FoundFiles): bigint =>
+  max(mark.value?.through ?? 0n, markers?.used ?? 0n)
+
 /** The last sequence that a log other than the SQLite WAL has used up; 0 when there was none. */
-export const usedByOtherLogs = ({ certificates, mark }: FoundFiles): bigint => {
-  const through = mark.value?.through ?? 0n
-  const high = certificates?.certificates.at(-1)?.certificate.high ?? 0n
-  return high > through ? high : through
+export const usedByOtherLogs = (found: FoundFiles): bigint => max(usedByParallel(found), usedByNative(found))
+
+const max = (a: bigint, b: bigint) => a > b ? a : b
+
+/** Without a log the header of the file is the newest word; the mark stands in for the header of a raw page store. */
+export const pagesOfFile = ({ database, mark }: FoundFiles): number =>
+  database.header === undefined
+    ? mark.value?.databasePages ?? 0
+    : DatabaseHeaderFormat.databasePagesOf(database.header, database.fileBytes)
+
+/** Whether the header of the database says that its newest commits are in a log of Tidemark's own. */
+export const saysTidemarkLog = ({ database: { header } }: FoundFiles): boolean =>
+  header !== undefined && DatabaseHeaderFormat.isTidemarkLog(header)
+
+/**
+ * Which of Tidemark's own logs the database is in the middle of: the one with commits above the mark, else the one that
+ * has left files. Where both have, the mark says which was the last to be checkpointed; without one it is the parallel
+ * log, whose certificates cannot be told from those of a start that has not committed yet.
+ */
+export const ownLog = (found: FoundFiles): OtherLogKind => {
+  const { beside, mark, markers } = found
+  if (liveCertificates(found).some(hasCommits)) return "parallel"
+  if (markers?.hasCommits === true) return "native"
+  if (beside.hasParallelFiles && markers !== undefined) return mark.value?.kind ?? "parallel"
+  if (beside.hasParallelFiles) return "parallel"
+  return markers === undefined ? "unknown" : "native"
 }
 
 const readDatabase = Effect.fnUntraced(function*(
@@ -133,6 +194,55 @@ const readMark = (vfs: Vfs["Service"], path: string): Effect.Effect<FoundFiles["
         onFailure: (issue) => ({ value: undefined, issue })
       })
   )
+
+const readMarkers = Effect.fnUntraced(function*(
+  vfs: Vfs["Service"],
+  path: string,
+  through: CommitSeq = toCommitSeq(0n)
+): Effect.fn.Return<FoundMarkers | undefined, VfsError> {
+  const verify = (from: bigint) => scanMarkers(vfs, path, { from: toCommitSeq(from) })
+  let scan = yield* verify(through + 1n)
+  if (scan.segments.length === 0) return undefined
+  const isBehind = scan.highest !== undefined && scan.highest > through
+  let oldDamage: MarkerDamage | undefined
+  if (scan.damage !== undefined && isBehind && seqOf(scan, scan.damage) <= through) {
+    // The record that the first live one names is damaged. Its commit is in the database file: that nothing can be held
+    // against it makes the live ones no less whole.
+    const again = yield* verify(through + 2n)
+    if (again.damage === undefined || seqOf(again, again.damage) > through) {
+      oldDamage = scan.damage
+      scan = again
+    }
+  }
+  const { damage, highest, last } = scan
+  return {
+    scan,
+    hasCommits: (damage !== undefined && isBehind) || (yield* visitsCommits(scan, through)),
+    used: (damage === undefined ? last?.seq : highest) ?? 0n,
+    oldDamage
+  }
+})
+
+/** The sequence of the slot in which damage begins; of the first slot, when it is the header. */
+const seqOf = ({ segments }: MarkerScan, { offset, path }: MarkerDamage): bigint => {
+  const start = segments.find((segment) => segment.path === path)?.start ?? 0n
+  return start + BigInt(slotsOf(offset).completeRecords)
+}
+
+const visitsCommits = (scan: MarkerScan, through: CommitSeq): Effect.Effect<boolean, VfsError> => {
+  const { last } = scan
+  if (last === undefined || last.seq <= through) return Effect.succeed(false)
+  if (!isGenesis(last)) return Effect.succeed(true)
+  let found = false
+  return scan.visit(toCommitSeq(through + 1n), (marker) => {
+    found ||= !isGenesis(marker)
+  }).pipe(
+    Effect.as(false),
+    // What cannot be read any more may be a commit.
+    Effect.catchTag("MarkerUnreadable", () => Effect.succeed(true)),
+    Effect.map((isUnreadable) => isUnreadable || found)
+  )
+}
 
 const noWal: FoundWal = {
   fileBytes: undefined,
@@ -203,7 +313,8 @@ const listBeside = Effect.fnUntraced(function*(
   const side = WalBaseFormat.sideDirectory(path)
   const siblings = yield* listIfThere(vfs, directory)
   const sideNames = yield* listIfThere(vfs, side)
-  const markers = sideNames.includes("markers") ? yield* listIfThere(vfs, `${side}/markers`) : []
+  const markerNames = yield* listIfThere(vfs, markersDirectory(path))
+  const capsuleNames = yield* listIfThere(vfs, capsulesDirectory(path))
   const spillDirectory = `${path}.fsqlite-tmp`
   const spillNames = yield* listIfThere(vfs, spillDirectory)
   const certificates = nameOf(certificatesPath(path))
@@ -211,16 +322,20 @@ const listBeside = Effect.fnUntraced(function*(
     const epoch = epochOfSegmentName(name, sibling)
     return epoch === undefined ? [] : [{ path: segmentPath(path, epoch), epoch }]
   }).sort((a, b) => a.epoch < b.epoch ? -1 : 1)
-  const isParallel = segments.length > 0 || siblings.includes(certificates)
   return {
-    otherLog: isParallel ? "parallel" : markers.length > 0 ? "native" : "unknown",
-    hasMarkers: markers.length > 0,
+    hasParallelFiles: segments.length > 0 || siblings.includes(certificates),
+    capsules: capsuleNames.flatMap((capsule) => {
+      const id = idOfCapsuleName(capsule)
+      return id === undefined ? [] : [{ path: `${capsulesDirectory(path)}/${capsule}`, id }]
+    }),
     segments,
     spills: spillNames.filter((spill) => /^txn-\d+-\d+\.spill$/.test(spill)).map((spill) =>
       `${spillDirectory}/${spill}`
     ),
     temporaries: [
-      ...sideNames.filter(isAnyTemporaryName).map((temporary) => `${side}/${temporary}`),
+      ...temporariesOf(side, sideNames),
+      ...temporariesOf(markersDirectory(path), markerNames),
+      ...temporariesOf(capsulesDirectory(path), capsuleNames),
       // The directory of the database belongs to others too: only replacements of its own files are ours.
       ...siblings.filter((sibling) =>
         isTemporarySegmentName(name, sibling) ||
@@ -229,6 +344,10 @@ const listBeside = Effect.fnUntraced(function*(
     ]
   }
 })
+
+/** In a directory that is Tidemark's alone. */
+const temporariesOf = (directory: string, names: ReadonlyArray<string>): ReadonlyArray<string> =>
+  names.filter(isAnyTemporaryName).map((temporary) => `${directory}/${temporary}`)
 
 const listIfThere = (vfs: Vfs["Service"], directory: string): Effect.Effect<ReadonlyArray<string>, VfsError> =>
   Effect.catchIf(vfs.list(directory), (error) => error.code === "ENOENT", () => Effect.succeed([]))
