@@ -21,7 +21,7 @@
  * @since 0.1.0
  */
 import { invariant } from "@tidemark/core/Invariant"
-import type { CommitSeq, PageSize, SchemaEpoch } from "@tidemark/core/Scalars"
+import type { CommitSeq, PageSize, SchemaEpoch, TxnId } from "@tidemark/core/Scalars"
 import { FileLock, type FileLockUnavailable } from "@tidemark/platform/FileLock"
 import { ProcessLiveness } from "@tidemark/platform/ProcessLiveness"
 import {
@@ -42,7 +42,7 @@ import { openHeaderFile } from "./internal/headerFile.ts"
 import { makeMemoryPlace } from "./internal/headerPlace.ts"
 import { WindowReader } from "./internal/headerWindow.ts"
 import { makeSharedHeader } from "./internal/sharedHeader.ts"
-import type { ShmPageSizeMismatch, ShmRefusal, ShmReplaced } from "./SharedHeaderErrors.ts"
+import type { ShmPageSizeMismatch, ShmRefusal, ShmReplaced, TxnIdExhausted } from "./SharedHeaderErrors.ts"
 import * as SharedHeaderFormat from "./SharedHeaderFormat.ts"
 
 /**
@@ -164,6 +164,12 @@ export class SharedHeader extends Context.Service<SharedHeader, {
   readonly becomePublisher: (
     durable: DurableState
   ) => Effect.Effect<HeaderPublisher, BecomePublisherError, Scope.Scope>
+
+  /**
+   * The id of a new transaction, each given once to all processes together (SHM-10). Instead of one there may be a
+   * reason: nobody has published yet, or all 2^62 - 1 are used up.
+   */
+  readonly nextTxnId: () => TxnId | Busy | TxnIdExhausted
 
   /**
    * Maps the header again when the file under the name is another one (RC-18), and answers whether it was. To be asked

@@ -122,15 +122,12 @@ export const openHeaderFile = Effect.fnUntraced(function*(
     return found
   })
 
-  /** What has the name now. Read first and mapped only when it is fine, so that nothing foreign is mapped. */
+  /** What has the name now. Read first, and mapped only when it is a header. */
   const examine = Effect.gen(function*() {
     const bytes = yield* memory.peek(path, SharedHeaderFormat.sharedHeaderBytes)
     if (bytes === undefined) return { kind: "nothing" } satisfies Found
     const contents = refusalOf(bytes)
-    if (!("_tag" in contents)) {
-      yield* checkPageSize(contents.pageSize)
-      return yield* map
-    }
+    if (!("_tag" in contents)) return yield* map
     if (!SharedHeaderFormat.isInitializing(bytes)) return { kind: "refused", refusal: contents } satisfies Found
     return { kind: "filling", refusal: contents, ...SharedHeaderFormat.publisherOf(bytes) } satisfies Found
   })
@@ -250,7 +247,6 @@ export const openHeaderFile = Effect.fnUntraced(function*(
         const identity = yield* memory.identify(path)
         if (identity === current.region.identity) return false
         if (isPublishing()) return yield* new ShmReplaced({ path })
-        if (identity === undefined) return false
         const found = yield* examine
         if (found.kind === "nothing") return false
         if (found.kind !== "good") return yield* Effect.fail(found.refusal)

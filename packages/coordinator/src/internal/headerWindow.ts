@@ -106,7 +106,6 @@ export class WindowReader {
     const sequence = region.load(offsets.snapshotSequence)
     let now = this.#nowNanos()
     const isKnown = isOpen(sequence) && sequence === this.#openSequence
-    if (isKnown && now >= this.#spinUntilNanos) return undefined
     if (!isKnown) this.#spinUntilNanos = now + spinNanos
     for (let round = 0; round < maxRounds && now < this.#spinUntilNanos; round++) {
       for (let i = 0; i < looksPerRound; i++) {

@@ -14,6 +14,7 @@ import type { DurableState, HeaderPublisher, HeaderSnapshot, SharedHeader } from
 import { fromPublisherWord, maxTxnId, offsets, toPublisherWord } from "../SharedHeaderFormat.ts"
 import { type HeaderPlace, isUnpublished } from "./headerPlace.ts"
 import { WindowReader, writeWindow } from "./headerWindow.ts"
+import { allocateTxnId, whyNoTxnId } from "./txnIds.ts"
 
 /** How long a fiber waits for an open window before it asks whether the publisher lives (SHM-04). */
 const patienceNanos = 1_000_000n
@@ -173,6 +174,7 @@ export const makeSharedHeader = Effect.fnUntraced(function*(
               )
             ))
       ),
+    nextTxnId: () => allocateTxnId(place.region()) ?? whyNoTxnId(place.region()),
     refresh: place.refresh(() => isPublishing)
   }
 })
