@@ -108,3 +108,16 @@ export const shadowDifferences = Metric.counter("tidemark_wal_parallel_shadow_di
   description: "Batches in which the comparison found a difference, so that nothing of the parallel path was published",
   incremental: true
 })
+
+/** @since 0.1.0 */
+export const capsulesSynced = Metric.counter("tidemark_wal_native_capsules_total", {
+  description: "Commit capsules of a native log that became durable",
+  incremental: true
+})
+
+/** @since 0.1.0 */
+export const capsuleBarrierSeconds = Metric.histogram("tidemark_wal_native_capsule_barrier_seconds", {
+  description:
+    "Seconds until the capsules of a batch and their directory were durable, before its markers were written",
+  boundaries: Metric.exponentialBoundaries({ start: 50e-6, factor: 2, count: 18 })
+})

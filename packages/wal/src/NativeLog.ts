@@ -21,17 +21,23 @@
  * @since 0.1.0
  */
 import type { CommitSeq, ObjectId, PageNumber, PageSize, TxnToken } from "@tidemark/core/Scalars"
-import type { FileLockUnavailable } from "@tidemark/platform/FileLock"
+import type { FileLock, FileLockUnavailable } from "@tidemark/platform/FileLock"
+import type { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
+import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import { CapsuleStore } from "./CapsuleStore.ts"
 import type { SequencedLog } from "./CommitLog.ts"
 import type { GroupCommitOptions, LogEnded } from "./GroupCommit.ts"
 import { nativeDefaults } from "./internal/nativeDefaults.ts"
+import { makeNativeLog } from "./internal/nativeLog.ts"
 import type { Busy, CheckpointFailed, DatabaseTruncated, LogLocked } from "./LogErrors.ts"
 import type { MarkerReader } from "./MarkerStore.ts"
-import type { NativeExamination } from "./NativeStartUp.ts"
+import type { NativeExamination, OrphanCapsule } from "./NativeStartUp.ts"
 import type { CheckpointMode, CheckpointReport } from "./SqliteWal.ts"
 import type { StartUpRefusal } from "./StartUpErrors.ts"
 
@@ -54,6 +60,11 @@ export interface NativeLogOptions {
   readonly checkpointOnClose?: boolean | undefined
   /** Keep what stands before damage in the markers, and go on behind it, instead of only reading (RC-26). Default false. */
   readonly acceptLoss?: boolean | undefined
+  /**
+   * Asked for each capsule without a marker before it is removed at the start (RC-16): no, for one that belongs to a
+   * transaction that lives in another process. Default: all are removed.
+   */
+  readonly mayRemoveOrphan?: ((orphan: OrphanCapsule) => boolean) | undefined
 }
 
 /**
@@ -81,6 +92,11 @@ export type OpenNativeError =
 /**
  * What is handed to the log for a commit: numbers alone. The bytes are in the capsule, which is in the `CapsuleStore`,
  * written and not yet synced.
+ *
+ * **Gotchas**
+ *
+ * A capsule that is not there, or cannot be synced, poisons the log: whoever takes commits from elsewhere looks for it
+ * before he gives the commit a sequence (CO-05).
  *
  * @category models
  * @since 0.1.0
@@ -126,3 +142,55 @@ export class NativeLog extends Context.Service<NativeLog, {
     options?: { readonly busyTimeout?: Duration.Input | undefined }
   ) => Effect.Effect<CheckpointReport, CheckpointFailed | LogEnded>
 }>()("@tidemark/wal/NativeLog") {}
+
+/**
+ * Opens the native log of a database: `NativeLog`, and the `CapsuleStore` that writers put their capsules into.
+ *
+ * **Example** (Asking what the log holds)
+ *
+ * ```ts
+ * import { NodeVfs } from "@tidemark/platform"
+ * import { NativeLog } from "@tidemark/wal"
+ * import { Effect, Layer } from "effect"
+ *
+ * const program = Effect.gen(function*() {
+ *   const log = yield* NativeLog.NativeLog
+ *   yield* log.checkpoint("full")
+ *   return log.inLog().capsules
+ * })
+ * const engine = NativeLog.layer({ database: "app.db", create: {} }).pipe(Layer.provide(NodeVfs.layer))
+ *
+ * export const main = Effect.provide(program, engine)
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (
+  options: NativeLogOptions
+): Layer.Layer<NativeLog | CapsuleStore, OpenNativeError, Vfs | FileLock> =>
+  Layer.effectContext(Effect.map(
+    makeNativeLog(options),
+    ({ capsules, nativeLog }) => Context.make(NativeLog, nativeLog).pipe(Context.add(CapsuleStore, capsules))
+  ))
+
+/**
+ * {@link layer} with options from the configuration: `TIDEMARK_DATABASE`, `TIDEMARK_AUTO_CHECKPOINT_FRAMES`.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig: Layer.Layer<
+  NativeLog | CapsuleStore,
+  OpenNativeError | Config.ConfigError,
+  Vfs | FileLock
+> = Layer.unwrap(Effect.gen(function*() {
+  return layer({
+    database: yield* Config.String("TIDEMARK_DATABASE"),
+    autoCheckpointFrames: yield* Config.schema(NotNegative, "TIDEMARK_AUTO_CHECKPOINT_FRAMES").pipe(
+      Config.withDefault(defaults.autoCheckpointFrames)
+    )
+  })
+}))
+
+const NotNegative = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }))

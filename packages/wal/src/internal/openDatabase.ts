@@ -92,7 +92,7 @@ export const openDatabase = Effect.fnUntraced(function*(
 export const openDatabaseFile = Effect.fnUntraced(function*(
   vfs: Vfs["Service"],
   database: string,
-  examineToCreate: Effect.Effect<DatabaseExamination, VfsError> | undefined
+  examineToCreate: Effect.Effect<Pick<DatabaseExamination, "refusal" | "commits">, VfsError> | undefined
 ): Effect.fn.Return<VfsFile, OpenError, Scope.Scope> {
   const mayMake = Effect.fnUntraced(function*() {
     if (examineToCreate === undefined || (yield* vfs.identify(database)) !== undefined) return false
@@ -250,7 +250,7 @@ const clearTail = Effect.fnUntraced(function*(
 })
 
 /** Invariant 2. The side directory's own name is in the directory of the database. */
-const makeDurable = Effect.fnUntraced(function*(
+export const makeDurable = Effect.fnUntraced(function*(
   vfs: Vfs["Service"],
   database: string,
   files: ReadonlyArray<VfsFile>

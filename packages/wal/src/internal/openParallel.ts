@@ -18,7 +18,6 @@ import { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { directoryOf } from "../AtomicFile.ts"
 import type { Certificate } from "../CertificateFormat.ts"
 import { type CertificateLog, openCertificateLog } from "../CertificateLog.ts"
 import { writeCheckpointMark } from "../CheckpointMarkFormat.ts"
@@ -29,11 +28,10 @@ import type { DatabaseTruncated } from "../LogErrors.ts"
 import { examineParallel, type ParallelExamination } from "../ParallelStartUp.ts"
 import type { OpenParallelError, ParallelWalOptions } from "../ParallelWal.ts"
 import { examineDatabase } from "../StartUp.ts"
-import { sideDirectory } from "../WalBaseFormat.ts"
 import { CopyBuffer } from "./checkpoint.ts"
 import { markDatabase } from "./databaseMark.ts"
 import type { CertifiedSegment } from "./epochLog.ts"
-import { holdsNoDatabase, openDatabaseFile, refuse, writeFirstPage } from "./openDatabase.ts"
+import { holdsNoDatabase, makeDurable, openDatabaseFile, refuse, writeFirstPage } from "./openDatabase.ts"
 import { rewrite } from "./rewrite.ts"
 import { copySegments, type SegmentCopy } from "./segmentCopy.ts"
 import { VersionIndex } from "./versionIndex.ts"
@@ -86,7 +84,7 @@ export const openParallel = Effect.fnUntraced(function*(
     yield* refuse(examination, false)
   }
   // Before anything is removed: the mark that says that it is not needed may be in the page cache only.
-  yield* makeDurable(vfs, database, databaseFile, examination)
+  yield* makeRecoveredDurable(vfs, database, databaseFile, examination)
   for (const path of [...examination.sweepable, ...examination.removable]) yield* vfs.remove(path)
   const { databaseHeader, live, pageSize } = examination
   invariant(pageSize !== undefined, "a database that was not refused has a page size")
@@ -121,20 +119,17 @@ export const openParallel = Effect.fnUntraced(function*(
  * certified segment was synced before its certificate, except by the policy `off`. Page 1 is written once more, because
  * after a failed sync its version bytes may be on the disk as they were before (`rewrite.ts`).
  */
-const makeDurable = Effect.fnUntraced(function*(
+const makeRecoveredDurable = Effect.fnUntraced(function*(
   vfs: Vfs["Service"],
   database: string,
   databaseFile: VfsFile,
   { databaseFileBytes, live, pageSize }: ParallelExamination
 ): Effect.fn.Return<void, VfsError> {
   yield* rewrite(databaseFile, 0, Math.min(pageSize ?? 0, databaseFileBytes))
-  yield* databaseFile.syncFull
   for (const { path } of live) {
     yield* Effect.scoped(Effect.flatMap(vfs.open(path, { access: "readWrite" }), (file) => file.syncFull))
   }
-  const side = sideDirectory(database)
-  if ((yield* vfs.identify(side)) !== undefined) yield* vfs.syncDirectory(side)
-  yield* vfs.syncDirectory(directoryOf(database))
+  yield* makeDurable(vfs, database, [databaseFile])
 })
 
 /** No segment is ever overwritten (PW-09). */

@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import { certificatesPath, scanCertificates } from "../../src/CertificateFormat.ts"
+import type { SequencedLog } from "../../src/CommitLog.ts"
 import type * as ParallelWal from "../../src/ParallelWal.ts"
 import type { CheckpointMode } from "../../src/SqliteWal.ts"
 import { Ledger } from "./ledger.ts"
@@ -105,7 +106,11 @@ const writerOf = (page1: Uint8Array): CommitSeq => {
 }
 
 /** Reads what is visible, as it stands in the pages themselves, and compares all of it with the ledger. */
-export const checkVisible = (opened: OpenedParallel, ledger: Ledger, label: string): Recovered => {
+export const checkVisible = (
+  opened: { readonly log: Pick<SequencedLog<never>, "openReader"> },
+  ledger: Ledger,
+  label: string
+): Recovered => {
   const reader = opened.log.openReader()
   try {
     const visible = writerOf(reader.readSync(toPageNumber(1)))

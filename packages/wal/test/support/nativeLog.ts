@@ -1,0 +1,173 @@
+/** An open native log with the few steps that its tests share. Nothing happens by itself unless a test asks for it. */
+import type { CommitSeq } from "@tidemark/core/Scalars"
+import { PageSize, toCommitSeq, toPageNumber, toTxnId, TxnEpoch } from "@tidemark/core/Scalars"
+import type { FileLock } from "@tidemark/platform/FileLock"
+import { MemoryDisk } from "@tidemark/platform/MemoryDisk"
+import * as MemoryVfs from "@tidemark/platform/MemoryVfs"
+import type { Vfs } from "@tidemark/platform/Vfs"
+import type { VfsError } from "@tidemark/platform/VfsError"
+import { Context, Deferred, Effect, Exit, Layer, Scope, Semaphore } from "effect"
+import * as CapsuleFormat from "../../src/CapsuleFormat.ts"
+import { CapsuleStore } from "../../src/CapsuleStore.ts"
+import type { LogEnded } from "../../src/GroupCommit.ts"
+import { markersDirectory } from "../../src/MarkerFormat.ts"
+import * as NativeLog from "../../src/NativeLog.ts"
+import type { Change, Ledger } from "./ledger.ts"
+import { nextVersion } from "./pages.ts"
+import { memoryPath, prepareDisk } from "./sqliteWal.ts"
+
+export const pageSize = PageSize.make(512)
+
+export interface OpenedNative {
+  readonly native: NativeLog.NativeLog["Service"]
+  readonly log: NativeLog.NativeLog["Service"]["commits"]
+  readonly capsules: CapsuleStore["Service"]
+  readonly close: Effect.Effect<void>
+  /** Held from the choice of a commit's sequence to its hand-over: the ledger's order is that of the log. */
+  readonly turn: Semaphore.Semaphore
+}
+
+export type Options = Partial<NativeLog.NativeLogOptions>
+
+/** What happens only when a test says so: checkpoints. */
+export const byHand: Options = { create: { pageSize }, autoCheckpointFrames: 0, checkpointOnClose: false }
+
+/** Opens a database on a platform, in a scope of its own that ends with the caller's or at `close`. */
+export const openNativeOn = <E>(
+  platform: Layer.Layer<Vfs | FileLock, E>,
+  options: NativeLog.NativeLogOptions
+): Effect.Effect<OpenedNative, E | NativeLog.OpenNativeError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const scope = yield* Scope.fork(yield* Effect.scope)
+    const context = yield* Layer.buildWithScope(
+      Layer.fresh(Layer.provide(NativeLog.layer(options), Layer.fresh(platform))),
+      scope
+    ).pipe(Effect.onError(() => Scope.close(scope, Exit.void)))
+    const native = Context.get(context, NativeLog.NativeLog)
+    return {
+      native,
+      log: native.commits,
+      capsules: Context.get(context, CapsuleStore),
+      close: Scope.close(scope, Exit.void),
+      turn: Semaphore.makeUnsafe(1)
+    }
+  })
+
+/** The same on a memory disk, {@link byHand}. */
+export const openByHand = (
+  disk: MemoryDisk,
+  options: Options = {}
+): Effect.Effect<OpenedNative, NativeLog.OpenNativeError, Scope.Scope> =>
+  openNativeOn(MemoryVfs.layerDisk(disk), { database: memoryPath, ...byHand, ...options })
+
+/** A disk on which every operation is done at once. */
+export const emptyDisk = (): MemoryDisk => prepareDisk(MemoryDisk.make({ async: false }))
+
+/** A disk on which every operation lets the event loop turn once. */
+export const slowDisk = (): MemoryDisk => prepareDisk(MemoryDisk.make())
+
+/** The capsule of a commit that writes these pages. */
+export const capsuleOf = (
+  seq: CommitSeq,
+  written: ReadonlyMap<number, Uint8Array>,
+  databasePages: number,
+  ofPageSize: PageSize = pageSize
+): CapsuleFormat.EncodedCapsule =>
+  CapsuleFormat.encode({
+    token: { id: toTxnId(seq), epoch: TxnEpoch.make(0) },
+    beginSeq: toCommitSeq(seq - 1n),
+    databasePages,
+    pageSize: ofPageSize,
+    pages: Array.from(written.keys(), toPageNumber)
+  }, (page) => written.get(page) ?? new Uint8Array(0))
+
+/** A commit as a coordinator hands it over; its capsule was put before. */
+export const commitOf = (
+  seq: CommitSeq,
+  written: ReadonlyMap<number, Uint8Array>,
+  databasePages: number,
+  capsule: CapsuleFormat.EncodedCapsule
+): NativeLog.NativeCommit => ({
+  token: { id: toTxnId(seq), epoch: TxnEpoch.make(0) },
+  seq,
+  pages: Array.from(written.keys(), toPageNumber),
+  capsule: capsule.id,
+  databasePages,
+  markerId: undefined
+})
+
+/** Hands a commit over when there is room, and tells what becomes of it. `entered` comes in the same synchronous step. */
+export const handOver = (
+  { log }: Pick<OpenedNative, "log">,
+  commit: NativeLog.NativeCommit,
+  entered: () => void,
+  settled: (exit: Exit.Exit<CommitSeq, LogEnded>) => void
+): () => void =>
+  log.admit({
+    length: log.commitBytes(commit.pages.length),
+    enter: () => {
+      entered()
+      log.appendUnsafe(commit, {
+        mode: "durable",
+        succeed: () => settled(Exit.succeed(commit.seq)),
+        fail: (ended) => settled(Exit.fail(ended))
+      })
+    },
+    refuse: (ended) => {
+      entered()
+      settled(Exit.fail(ended))
+    }
+  })
+
+/** Puts the capsule of a change and commits it; what the ledger says moves when it is handed over. */
+export const commit = (
+  ledger: Ledger,
+  opened: OpenedNative,
+  change: Change
+): Effect.Effect<CommitSeq, LogEnded | VfsError> =>
+  Effect.gen(function*() {
+    const outcome = Deferred.makeUnsafe<CommitSeq, LogEnded>()
+    yield* opened.turn.withPermit(Effect.gen(function*() {
+      const seq = toCommitSeq(ledger.lastSeq + 1n)
+      const { after, written } = nextVersion(
+        ledger.version(ledger.lastSeq),
+        ledger.pageSize,
+        Number(seq % 0xffffffn) + 1,
+        change.pages,
+        change.databasePages
+      )
+      const capsule = capsuleOf(seq, written, after.databasePages, ledger.pageSize)
+      yield* opened.capsules.put(capsule)
+      yield* Effect.callback<void>((resume) => {
+        const stepBack = handOver(opened, commitOf(seq, written, after.databasePages, capsule), () => {
+          if (opened.log.ended() === undefined) {
+            ledger.versions.set(seq, after)
+            ledger.lastSeq = seq
+          }
+          resume(Exit.void)
+        }, (exit) => {
+          if (Exit.isSuccess(exit)) {
+            ledger.acknowledged = seq
+            ledger.onAcknowledged(seq)
+          }
+          Deferred.doneUnsafe(outcome, exit)
+        })
+        return Effect.sync(stepBack)
+      })
+    }))
+    return yield* Deferred.await(outcome)
+  })
+
+/** One commit after another, each of two or three pages. */
+export const commits = (ledger: Ledger, opened: OpenedNative, count: number) =>
+  Effect.forEach(Array.from({ length: count }), (_, n) =>
+    commit(ledger, opened, {
+      pages: [2 + n % 5],
+      databasePages: Math.max(6, ledger.version(ledger.lastSeq).databasePages)
+    }), { discard: true })
+
+export const capsulesOf = (disk: MemoryDisk): ReadonlyArray<string> =>
+  disk.files.filter((path) => path.startsWith(`${CapsuleFormat.capsulesDirectory(memoryPath)}/`))
+
+export const markerFilesOf = (disk: MemoryDisk): ReadonlyArray<string> =>
+  disk.files.filter((path) => path.startsWith(`${markersDirectory(memoryPath)}/`))
