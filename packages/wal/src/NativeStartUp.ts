@@ -12,7 +12,7 @@
  *    their capsules have to be whole, or there.
  * 4. Where the marker stream does not check above the mark, what is before the place counts and nothing is committed or
  *    removed (RC-26), until the loss is accepted. The same where the stream ends before the mark although the database
- *    says that its newest commits are in it, and where it begins behind the commit that follows the mark.
+ *    says that its newest commits are in it.
  * 5. The markers above the mark begin above everything that the other logs have used. If they do not, two histories are
  *    mixed (RC-20).
  * 6. A sequence that has been used is not used again, whichever log has used it (section 2.1), and whether or not its
@@ -181,7 +181,7 @@ export const examineNative = Effect.fnUntraced(function*(
   options: NativeStartUpOptions = {}
 ): Effect.fn.Return<NativeExamination, VfsError> {
   const found = yield* readFiles(vfs, database)
-  const plan = yield* makeNativePlan(found)
+  const plan = makeNativePlan(found)
   const { base, through } = plan
   const replay = yield* replayCapsules(vfs, database, plan.live, { base, pageSize: found.database.header?.pageSize })
   const replayed = new Set(plan.live.map(({ capsule }) => objectIdToHex(capsule)))

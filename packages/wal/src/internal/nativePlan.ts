@@ -4,11 +4,9 @@
 import { FormatIssue } from "@tidemark/core/BinaryFormat"
 import type { CommitSeq } from "@tidemark/core/Scalars"
 import { toCommitSeq } from "@tidemark/core/Scalars"
-import type { VfsError } from "@tidemark/platform/VfsError"
-import * as Effect from "effect/Effect"
 import { MarkersDamaged } from "../MarkerErrors.ts"
-import { isGenesis, type Marker } from "../MarkerFormat.ts"
-import type { MarkerDamage, MarkerSegmentFile } from "../MarkerStore.ts"
+import type { Marker } from "../MarkerFormat.ts"
+import type { MarkerDamage } from "../MarkerStore.ts"
 import type { NativeTipSource } from "../NativeStartUp.ts"
 import { tipAtOpen, type TipSource } from "../StartUp.ts"
 import { type FoundFiles, saysTidemarkLog, usedByParallel } from "./startUpFiles.ts"
@@ -29,18 +27,16 @@ export interface NativePlan {
 }
 
 /** @internal */
-export const makeNativePlan = Effect.fnUntraced(function*(found: FoundFiles): Effect.fn.Return<NativePlan, VfsError> {
+export const makeNativePlan = (found: FoundFiles): NativePlan => {
   const { mark, markers, wal, walBase } = found
   const through = mark.value?.through ?? toCommitSeq(0n)
-  const walCommits = wal.scan?.commits ?? 0
-  const before = tipAtOpen(walBase.value, wal.header, walCommits, usedByParallel(found))
+  const before = tipAtOpen(walBase.value, wal.header, wal.scan?.commits ?? 0, usedByParallel(found))
   if (markers === undefined) {
     return { through, live: [], ...before, base: before.tip, damage: undefined, overlapped: undefined }
   }
   // Without the mark it is not known which of them are history.
-  const { damage, live } = mark.issue === undefined
-    ? yield* readLive(found, through)
-    : { damage: undefined, live: [] }
+  const live = mark.issue === undefined ? markers.live : []
+  const damage = mark.issue === undefined ? markers.scan.damage ?? endsBeforeMark(found, through) : undefined
   // The commits of a log that has some begin above everything that was used before it, whatever became of the WAL since.
   const goesOn = live.length > 0 || markers.used >= before.tip
   const tip = goesOn ? toCommitSeq(markers.used) : before.tip
@@ -53,53 +49,9 @@ export const makeNativePlan = Effect.fnUntraced(function*(found: FoundFiles): Ef
     base: first === undefined ? tip : toCommitSeq(first.seq - 1n),
     damage: damage === undefined
       ? undefined
-      : new MarkersDamaged({ damage, last: live.at(-1)?.seq ?? (through > 0n ? through : undefined) }),
+      : new MarkersDamaged({ damage, last: live.at(-1)?.seq ?? mark.value?.through }),
     overlapped: first === undefined ? undefined : overlappedBy(found, first, before)
   }
-})
-
-interface Live {
-  readonly live: ReadonlyArray<Marker>
-  readonly damage: MarkerDamage | undefined
-}
-
-const readLive = Effect.fnUntraced(function*(
-  found: FoundFiles,
-  through: CommitSeq
-): Effect.fn.Return<Live, VfsError> {
-  const { markers } = found
-  if (markers === undefined) return { live: [], damage: undefined }
-  const { scan } = markers
-  const live: Array<Marker> = []
-  let first: Marker | undefined
-  const failure = yield* scan.visit(toCommitSeq(through + 1n), (marker) => {
-    first ??= marker
-    if (!isGenesis(marker)) live.push(marker)
-  }).pipe(
-    Effect.as(undefined),
-    // It has changed since it was scanned: what could be read is what counts.
-    Effect.catchTag("MarkerUnreadable", (unreadable) => Effect.succeed(unreadable))
-  )
-  if (failure !== undefined) {
-    const { issue, path } = failure
-    return { live, damage: { path, offset: issue.offset, issue, recordsBehind: 0, couldBeTorn: false } }
-  }
-  if (first !== undefined && !isGenesis(first) && first.seq !== through + 1n) {
-    return { live: [], damage: gapBehind(scan.segments, through, first) }
-  }
-  const damage = scan.damage ?? endsBeforeMark(found, through)
-  return { live, damage }
-})
-
-/** The segments between the mark and the first marker above it are gone. */
-const gapBehind = (
-  segments: ReadonlyArray<MarkerSegmentFile>,
-  through: CommitSeq,
-  first: Marker
-): MarkerDamage | undefined => {
-  const segment = segments.findLast(({ start }) => start <= first.seq)
-  return segment &&
-    damageOf(segment, 0, "commit sequence", `${first.seq}`, `${through + 1n}, after the checkpoint mark`)
 }
 
 /**
@@ -117,28 +69,18 @@ const endsBeforeMark = (found: FoundFiles, through: CommitSeq): MarkerDamage | u
   if (others.tip >= through) return undefined
   const { scan } = markers
   const last = scan.segments.at(-1)
-  return last && damageOf(
-    last,
-    last.bytes - scan.tornBytes,
-    "end of the stream",
-    `after commit ${markers.used}`,
-    `at least commit ${through}, which the checkpoint mark names`
-  )
+  if (last === undefined) return undefined
+  const offset = last.bytes - scan.tornBytes
+  const issue = new FormatIssue({
+    format: "marker stream",
+    code: "EndsBeforeMark",
+    field: "end",
+    offset,
+    found: `after commit ${markers.used}`,
+    expected: `after commit ${through}, which the checkpoint mark names, or a later one`
+  })
+  return { path: last.path, offset, issue, recordsBehind: 0, couldBeTorn: false }
 }
-
-const damageOf = (
-  { path }: MarkerSegmentFile,
-  offset: number,
-  field: string,
-  found: string,
-  expected: string
-): MarkerDamage => ({
-  path,
-  offset,
-  issue: new FormatIssue({ format: "marker segment", code: "Gap", field, offset, found, expected }),
-  recordsBehind: 0,
-  couldBeTorn: false
-})
 
 const overlappedBy = (
   { certificates, mark, wal }: FoundFiles,

@@ -3,7 +3,14 @@
  */
 import type { NativeStartUpOptions } from "../NativeStartUp.ts"
 import type { StartUpCase, StartUpProblem } from "../StartUp.ts"
-import { CapsuleLost, MixedLogs, type OtherLogKind, PageSizeMismatch, WrongLogKind } from "../StartUpErrors.ts"
+import {
+  CapsuleLost,
+  DatabasePagesLost,
+  MixedLogs,
+  type OtherLogKind,
+  PageSizeMismatch,
+  WrongLogKind
+} from "../StartUpErrors.ts"
 import type { MissingPages } from "./missingPages.ts"
 import type { NativePlan } from "./nativePlan.ts"
 import { makePlan } from "./parallelPlan.ts"
@@ -36,6 +43,13 @@ export const decideNativeRows = (findings: NativeFindings): DecidedRows => {
   if ((found.markers?.scan.tornBytes ?? 0) > 0) rows.add("RC-14")
   if (leftOver.orphans.length > 0) rows.add("RC-16")
   if (leftOver.removable.length > 0) rows.add("RC-21")
+  // Page 1 was in the database file before the stream was begun: an empty one has lost what was there.
+  if (found.database.fileBytes === 0 && found.markers !== undefined && replay.pageSize === undefined) {
+    const pages = Math.max(1, databasePages)
+    rows.refuse(
+      new DatabasePagesLost({ path: found.path, databasePages: pages, missingPages: pages, firstMissingPage: 1 })
+    )
+  }
   addLastRows(rows, found, missing, databasePages)
   return rows.decide(saysWhatTheLogIs)
 }

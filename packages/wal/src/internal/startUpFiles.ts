@@ -14,7 +14,7 @@ import {
   toCommitSeq
 } from "@tidemark/core/Scalars"
 import type { Vfs, VfsFile } from "@tidemark/platform/Vfs"
-import type { VfsError } from "@tidemark/platform/VfsError"
+import { VfsError } from "@tidemark/platform/VfsError"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { directoryOf, isAnyTemporaryName, isTemporaryName, nameOf, readSmallFile } from "../AtomicFile.ts"
@@ -24,7 +24,8 @@ import { readCertificateLog } from "../CertificateLog.ts"
 import { type CheckpointMark, readCheckpointMark } from "../CheckpointMarkFormat.ts"
 import * as DatabaseHeaderFormat from "../DatabaseHeaderFormat.ts"
 import { journalHeaderBytes, journalPath } from "../JournalFormat.ts"
-import { isGenesis, markersDirectory, slotsOf } from "../MarkerFormat.ts"
+import type { MarkerUnreadable } from "../MarkerErrors.ts"
+import { isGenesis, type Marker, markersDirectory, slotsOf } from "../MarkerFormat.ts"
 import { type MarkerDamage, type MarkerScan, scanMarkers } from "../MarkerStore.ts"
 import { epochOfSegmentName, isTemporarySegmentName, segmentPath } from "../SegmentFormat.ts"
 import type { SegmentFile } from "../SegmentStore.ts"
@@ -56,6 +57,8 @@ export interface FoundWal {
 export interface FoundMarkers {
   /** Verified above the checkpoint mark. */
   readonly scan: MarkerScan
+  /** Those of commits above the checkpoint mark that count, in their order. */
+  readonly live: ReadonlyArray<Marker>
   /** Whether commits are above the mark, or may be, behind damage. */
   readonly hasCommits: boolean
   /** The last sequence that the stream has used up: where it is damaged, the last that it has room for. */
@@ -195,11 +198,24 @@ const readMark = (vfs: Vfs["Service"], path: string): Effect.Effect<FoundFiles["
       })
   )
 
-const readMarkers = Effect.fnUntraced(function*(
+/** A stream that another process repairs between two looks at it is looked at once more. */
+const readMarkers = (
   vfs: Vfs["Service"],
   path: string,
   through: CommitSeq = toCommitSeq(0n)
-): Effect.fn.Return<FoundMarkers | undefined, VfsError> {
+): Effect.Effect<FoundMarkers | undefined, VfsError> =>
+  lookAtMarkers(vfs, path, through).pipe(
+    Effect.retry({ times: 1, while: ({ _tag }) => _tag === "MarkerUnreadable" }),
+    // What reads one way now and another way then is not what the disk has.
+    Effect.catchTag("MarkerUnreadable", (cause) =>
+      Effect.fail(new VfsError({ operation: "read", path: cause.path, code: "EIO", cause })))
+  )
+
+const lookAtMarkers = Effect.fnUntraced(function*(
+  vfs: Vfs["Service"],
+  path: string,
+  through: CommitSeq
+): Effect.fn.Return<FoundMarkers | undefined, VfsError | MarkerUnreadable> {
   const verify = (from: bigint) => scanMarkers(vfs, path, { from: toCommitSeq(from) })
   let scan = yield* verify(through + 1n)
   if (scan.segments.length === 0) return undefined
@@ -214,10 +230,15 @@ const readMarkers = Effect.fnUntraced(function*(
       scan = again
     }
   }
+  const live: Array<Marker> = []
+  yield* scan.visit(toCommitSeq(through + 1n), (marker) => {
+    if (!isGenesis(marker)) live.push(marker)
+  })
   const { damage, highest, last } = scan
   return {
     scan,
-    hasCommits: (damage !== undefined && isBehind) || (yield* visitsCommits(scan, through)),
+    live,
+    hasCommits: live.length > 0 || (damage !== undefined && isBehind),
     used: (damage === undefined ? last?.seq : highest) ?? 0n,
     oldDamage
   }
@@ -227,21 +248,6 @@ const readMarkers = Effect.fnUntraced(function*(
 const seqOf = ({ segments }: MarkerScan, { offset, path }: MarkerDamage): bigint => {
   const start = segments.find((segment) => segment.path === path)?.start ?? 0n
   return start + BigInt(slotsOf(offset).completeRecords)
-}
-
-const visitsCommits = (scan: MarkerScan, through: CommitSeq): Effect.Effect<boolean, VfsError> => {
-  const { last } = scan
-  if (last === undefined || last.seq <= through) return Effect.succeed(false)
-  if (!isGenesis(last)) return Effect.succeed(true)
-  let found = false
-  return scan.visit(toCommitSeq(through + 1n), (marker) => {
-    found ||= !isGenesis(marker)
-  }).pipe(
-    Effect.as(false),
-    // What cannot be read any more may be a commit.
-    Effect.catchTag("MarkerUnreadable", () => Effect.succeed(true)),
-    Effect.map((isUnreadable) => isUnreadable || found)
-  )
 }
 
 const noWal: FoundWal = {
