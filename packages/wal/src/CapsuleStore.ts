@@ -214,7 +214,10 @@ export class CapsuleStore extends Context.Service<CapsuleStore, {
 export interface CapsuleStoreOptions {
   /** Path of the database. */
   readonly database: string
-  /** How many files are synced at the same time, 1 or more. */
+  /**
+   * How many files are handed to the platform at the same time to be synced, 1 or more. Above the number of threads that
+   * Node has for files (`UV_THREADPOOL_SIZE`, four by default) it keeps them busy.
+   */
   readonly syncConcurrency?: number | undefined
   /**
    * How many files stay open from their `put` to their `sync`, which saves opening them again; the oldest is closed for
@@ -230,11 +233,11 @@ export interface CapsuleStoreOptions {
  * @since 0.1.0
  */
 export const defaults = {
-  syncConcurrency: 4,
+  syncConcurrency: 16,
   maxKeptFiles: 64
 } as const
 
-/** Files that are being put at the same time. Node has four threads for files, so more would only wait in there. */
+/** Files that are being put at the same time: enough that no thread of Node's pool, four by default, waits for the next. */
 const maxConcurrentPuts = 16
 
 /** A file between its `put` and its `sync`. */
