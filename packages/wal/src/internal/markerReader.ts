@@ -21,7 +21,7 @@ import * as Stream from "effect/Stream"
 import { MarkerUnreadable } from "../MarkerErrors.ts"
 import { isGenesis, type Marker, markerAt, markerBytes } from "../MarkerFormat.ts"
 import type { MarkerReader, MarkerSegmentFile, MarkerSource } from "../MarkerStore.ts"
-import { chunkBytes, genesisIn, headerIssue, MarkerWalk, offsetInSegment, viewOf } from "./markerWalk.ts"
+import { bufferFor, genesisIn, headerIssue, MarkerWalk, offsetInSegment, viewOf } from "./markerWalk.ts"
 
 type ReadError = VfsError | MarkerUnreadable
 
@@ -50,6 +50,7 @@ class MarkerCursor {
   private readonly options: ReaderOptions
   private readonly scope: Scope.Scope
   private readonly walk: MarkerWalk
+  /** As many records as are read at a time. */
   private readonly buffer: Uint8Array
   private readonly to: CommitSeq
   private at: CommitSeq
@@ -59,14 +60,14 @@ class MarkerCursor {
     vfs: Vfs["Service"],
     options: ReaderOptions,
     scope: Scope.Scope,
-    range: { readonly from: CommitSeq; readonly to: CommitSeq; readonly pieceBytes: number }
+    range: { readonly from: CommitSeq; readonly to: CommitSeq; readonly piece: number }
   ) {
     this.vfs = vfs
     this.options = options
     this.scope = scope
     this.at = range.from
     this.to = range.to
-    this.buffer = new Uint8Array(range.pieceBytes)
+    this.buffer = bufferFor(range.piece)
     const first = options.segments()[0]
     this.walk = new MarkerWalk(first === undefined || range.from <= first.start ? "none" : "unknown")
   }
@@ -126,6 +127,10 @@ class MarkerCursor {
   }
 }
 
+/** Records that a reading of everything takes at a time, if so many fit into memory. */
+const wholeOf = (segments: ReadonlyArray<MarkerSegmentFile>): number =>
+  segments.reduce((most, { records }) => Math.max(most, records), 0)
+
 const markersOf = ({ bytes, count }: Piece): Array<Marker> => {
   const view = viewOf(bytes)
   return Array.from({ length: count }, (_, i) => markerAt(bytes, view, i * markerBytes))
@@ -149,7 +154,7 @@ export const visitMarkers = (
   Effect.scoped(Effect.gen(function*() {
     const { from, perSegment, segments, through } = options
     const source = { segments: () => segments, through: () => through, perSegment }
-    const range = { from, to: through, pieceBytes: chunkBytes }
+    const range = { from, to: through, piece: wholeOf(segments) }
     const cursor = new MarkerCursor(vfs, source, yield* Effect.scope, range)
     for (let piece = yield* cursor.next; piece !== undefined; piece = yield* cursor.next) {
       const { bytes, count } = piece
@@ -159,7 +164,7 @@ export const visitMarkers = (
   }))
 
 /** Records that a range reads at a time. */
-const rangePieceBytes = 512 * markerBytes
+const rangePiece = 512
 
 /** @internal */
 export const makeReader = (vfs: Vfs["Service"], options: ReaderOptions): MarkerReader => {
@@ -167,7 +172,7 @@ export const makeReader = (vfs: Vfs["Service"], options: ReaderOptions): MarkerR
 
   const readWith = (scope: Scope.Scope, seq: CommitSeq): Effect.Effect<Marker | undefined, ReadError> =>
     Effect.suspend(() => {
-      const range = { from: seq, to: seq, pieceBytes: markerBytes }
+      const range = { from: seq, to: seq, piece: 1 }
       const cursor = new MarkerCursor(vfs, options, scope, range)
       return Effect.map(cursor.next, (piece) => piece === undefined ? undefined : markersOf(piece)[0])
     })
@@ -177,7 +182,7 @@ export const makeReader = (vfs: Vfs["Service"], options: ReaderOptions): MarkerR
 
   const range: MarkerReader["range"] = (from, to) =>
     Stream.scoped(Stream.fromPull(Effect.map(Effect.scope, (scope) => {
-      const cursor = new MarkerCursor(vfs, options, scope, { from, to, pieceBytes: rangePieceBytes })
+      const cursor = new MarkerCursor(vfs, options, scope, { from, to, piece: rangePiece })
       return Effect.flatMap(cursor.next, (piece) => {
         const markers = piece === undefined ? [] : markersOf(piece)
         return Arr.isReadonlyArrayNonEmpty(markers) ? Effect.succeed(markers) : Cause.done()
@@ -209,7 +214,7 @@ export const makeReader = (vfs: Vfs["Service"], options: ReaderOptions): MarkerR
   })
 
   const verifyChain: MarkerReader["verifyChain"] = Effect.scoped(Effect.gen(function*() {
-    const range = { from: toCommitSeq(0n), to: through(), pieceBytes: chunkBytes }
+    const range = { from: toCommitSeq(0n), to: through(), piece: wholeOf(segments()) }
     const cursor = new MarkerCursor(vfs, options, yield* Effect.scope, range)
     let markers = 0
     for (let piece = yield* cursor.next; piece !== undefined; piece = yield* cursor.next) markers += piece.count

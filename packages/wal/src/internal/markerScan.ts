@@ -23,7 +23,7 @@ import { overfullIssue, tornTailIssue } from "../MarkerSegmentFormat.ts"
 import type { MarkerDamage, MarkerScan, MarkerScanOptions, MarkerSegmentFile } from "../MarkerStore.ts"
 import { visitMarkers } from "./markerReader.ts"
 import { examineTail } from "./markerTail.ts"
-import { chunkBytes, genesisIn, headerIssue, MarkerWalk, offsetInSegment, walkSlots } from "./markerWalk.ts"
+import { bufferFor, genesisIn, headerIssue, MarkerWalk, offsetInSegment, walkSlots } from "./markerWalk.ts"
 
 /** @internal */
 export interface ScanMarkersOptions extends MarkerScanOptions {
@@ -37,6 +37,44 @@ export const scanStream = Effect.fnUntraced(function*(
   options: ScanMarkersOptions
 ): Effect.fn.Return<MarkerScan, VfsError> {
   const { perSegment } = options
+  const { files, foreign, temporaries } = yield* listFiles(vfs, database, perSegment)
+  const from = options.from === undefined ? undefined : yield* findAnchor(vfs, files, options.from, perSegment)
+  const found = yield* walkStream(vfs, files, from, perSegment)
+  return {
+    ...found,
+    verifiedFrom: from === undefined ? toCommitSeq(0n) : from.marker.seq,
+    highest: highestOf(files),
+    temporaries,
+    foreign,
+    visit: (first, visitor) =>
+      found.last === undefined
+        ? Effect.void
+        : visitMarkers(vfs, { segments: found.segments, from: first, through: found.last.seq, perSegment }, visitor)
+  }
+})
+
+/**
+ * Scans a stream of which the newest `records` are verified.
+ *
+ * @internal
+ */
+export const scanNewest = Effect.fnUntraced(function*(
+  vfs: Vfs["Service"],
+  database: string,
+  options: { readonly perSegment: number; readonly records: number }
+): Effect.fn.Return<MarkerScan, VfsError> {
+  const { perSegment, records } = options
+  const { files } = yield* listFiles(vfs, database, perSegment)
+  const from = (highestOf(files) ?? 0n) - BigInt(records) + 1n
+  return yield* scanStream(vfs, database, { perSegment, from: from > 0n ? toCommitSeq(from) : undefined })
+})
+
+/** The files as they are listed, with the records that they have room for. */
+const listFiles = Effect.fnUntraced(function*(
+  vfs: Vfs["Service"],
+  database: string,
+  perSegment: number
+) {
   const { foreign, ids, temporaries } = yield* listDirectory(vfs, database)
   const files: Array<MarkerSegmentFile> = []
   for (const id of ids) {
@@ -46,21 +84,13 @@ export const scanStream = Effect.fnUntraced(function*(
     const records = Math.min(completeRecords, perSegment)
     files.push({ path, id, start: segmentStart(id, perSegment), bytes, records })
   }
-  const from = options.from === undefined ? undefined : yield* findAnchor(vfs, files, options.from, perSegment)
-  const found = yield* walkStream(vfs, files, from, perSegment)
-  const holding = files.findLast(({ records }) => records > 0)
-  return {
-    ...found,
-    verifiedFrom: from === undefined ? toCommitSeq(0n) : from.marker.seq,
-    highest: holding === undefined ? undefined : toCommitSeq(holding.start + BigInt(holding.records) - 1n),
-    temporaries,
-    foreign,
-    visit: (first, visitor) =>
-      found.last === undefined
-        ? Effect.void
-        : visitMarkers(vfs, { segments: found.segments, from: first, through: found.last.seq, perSegment }, visitor)
-  }
+  return { files, foreign, temporaries }
 })
+
+const highestOf = (files: ReadonlyArray<MarkerSegmentFile>): CommitSeq | undefined => {
+  const holding = files.findLast(({ records }) => records > 0)
+  return holding === undefined ? undefined : toCommitSeq(holding.start + BigInt(holding.records) - 1n)
+}
 
 const listDirectory = (vfs: Vfs["Service"], database: string) =>
   vfs.list(markersDirectory(database)).pipe(
@@ -124,7 +154,7 @@ const walkStream = Effect.fnUntraced(function*(
   perSegment: number
 ): Effect.fn.Return<Found, VfsError> {
   const walk = anchor?.walk ?? new MarkerWalk("none")
-  const buffer = new Uint8Array(chunkBytes)
+  const buffer = bufferFor(files.reduce((most, { records }) => Math.max(most, records), 0))
   const counted: Array<MarkerSegmentFile> = files.slice(0, anchor?.index ?? 0)
   for (const [index, segment] of files.entries()) {
     if (index < counted.length) continue

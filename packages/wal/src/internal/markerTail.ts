@@ -13,9 +13,9 @@ import { xxh3 } from "@tidemark/platform/Checksum"
 import type { Vfs, VfsFile } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Effect from "effect/Effect"
-import { markerAt, markerBytes, markerSegmentHeaderBytes, recordIssue } from "../MarkerFormat.ts"
+import { markerAt, markerBytes, markerSegmentHeaderBytes, recordIssue, slotsOf } from "../MarkerFormat.ts"
 import type { MarkerSegmentFile } from "../MarkerStore.ts"
-import { chunkBytes, viewOf } from "./markerWalk.ts"
+import { bufferFor, viewOf } from "./markerWalk.ts"
 import { firstNonZero } from "./zeros.ts"
 
 const sectorBytes = 512
@@ -67,7 +67,7 @@ export const examineTail = Effect.fnUntraced(function*(
   bad: { readonly slot: number; readonly from: number; readonly issue: FormatIssue },
   perSegment: number
 ): Effect.fn.Return<TailExamination, VfsError> {
-  const buffer = new Uint8Array(chunkBytes)
+  const buffer = bufferFor(segments.reduce((most, { bytes }) => Math.max(most, slotsOf(bytes).completeRecords), 0))
   let recordsBehind = 0
   let time: bigint | undefined
   let isOneBatch = true

@@ -25,12 +25,16 @@ import {
 } from "../MarkerFormat.ts"
 import type { MarkerSegmentFile } from "../MarkerStore.ts"
 
+/** Bytes that are read at a time: a bit less than a mebibyte, in whole records. */
+const chunkBytes = Math.floor(1024 * 1024 / markerBytes) * markerBytes
+
 /**
- * Bytes that are read at a time: a bit less than a mebibyte, in whole records.
+ * A buffer to read so many records with, a piece at a time.
  *
  * @internal
  */
-export const chunkBytes = Math.floor(1024 * 1024 / markerBytes) * markerBytes
+export const bufferFor = (records: number): Uint8Array =>
+  new Uint8Array(Math.min(chunkBytes, Math.max(1, records) * markerBytes))
 
 /** @internal */
 export const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
