@@ -42,8 +42,10 @@ import { openHeaderFile } from "./internal/headerFile.ts"
 import { makeMemoryPlace } from "./internal/headerPlace.ts"
 import { WindowReader } from "./internal/headerWindow.ts"
 import { makeSharedHeader } from "./internal/sharedHeader.ts"
+import type { SerializedWriter } from "./SerializedWriter.ts"
 import type { ShmPageSizeMismatch, ShmRefusal, ShmReplaced, TxnIdExhausted } from "./SharedHeaderErrors.ts"
 import * as SharedHeaderFormat from "./SharedHeaderFormat.ts"
+import type { TransactionSlots } from "./TransactionSlots.ts"
 
 /**
  * What is published together.
@@ -171,6 +173,12 @@ export class SharedHeader extends Context.Service<SharedHeader, {
    */
   readonly nextTxnId: () => TxnId | Busy | TxnIdExhausted
 
+  /** The one transaction of all processes that commits alone (SHM-08, SHM-09). */
+  readonly serialized: SerializedWriter
+
+  /** The transactions of all processes, and the GC horizon (SHM-11, SHM-12). */
+  readonly transactions: TransactionSlots
+
   /**
    * Maps the header again when the file under the name is another one (RC-18), and answers whether it was. To be asked
    * by a client each time it has found a coordinator: that one may have made the header anew. A publisher whose file
@@ -243,7 +251,7 @@ export const layer = (
       const liveness = yield* ProcessLiveness
       const platform = { memory: yield* SharedMemory, fileLock: yield* FileLock, liveness, vfs: yield* Vfs }
       const place = yield* openHeaderFile(platform, { database: options.database, pageSize, slots })
-      return SharedHeader.of(yield* makeSharedHeader(place, { pageSize, self: liveness.self }))
+      return SharedHeader.of(yield* makeSharedHeader(place, { pageSize, liveness }))
     })
   )
 
@@ -260,7 +268,7 @@ export const layerMemory = (options: MemoryHeaderOptions): Layer.Layer<SharedHea
     Effect.suspend(() => {
       const contents = SharedHeaderFormat.freshHeader(options)
       const place = makeMemoryPlace(SharedHeaderFormat.sharedHeaderPath(options.database ?? "memory"), contents)
-      return makeSharedHeader(place, { pageSize: contents.pageSize, self: { pid: process.pid, birth: 0n } })
+      return makeSharedHeader(place, { pageSize: contents.pageSize, liveness: undefined })
     })
   )
 

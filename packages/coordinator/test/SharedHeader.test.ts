@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as SharedHeader from "@tidemark/coordinator/SharedHeader"
 import * as Format from "@tidemark/coordinator/SharedHeaderFormat"
-import { CommitSeq, PageSize } from "@tidemark/core/Scalars"
+import { CommitSeq, PageSize, TxnId } from "@tidemark/core/Scalars"
 import { FileLock } from "@tidemark/platform/FileLock"
 import * as MemoryVfs from "@tidemark/platform/MemoryVfs"
 import { Context, Effect, Exit, Fiber, Layer, Logger } from "effect"
@@ -82,6 +82,39 @@ describe("SharedHeader", () => {
         publisherGeneration: 1,
         publisherIsInitializing: false
       })
+    }))
+
+  it.effect("ids, slots and the serialized writer are those of the header that is mapped, also after another one came", () =>
+    Effect.gen(function*() {
+      const machine = makeMachine()
+      const { header } = yield* machine.start()
+      const tooEarly = header.nextTxnId()
+      assert.strictEqual(typeof tooEarly === "bigint" ? tooEarly : tooEarly._tag, "Busy")
+      const first = yield* publishIn(header, durableAt(5, 100))
+      assert.strictEqual(header.nextTxnId(), TxnId.make(100n))
+      const slot = yield* header.transactions.claim({ mode: "concurrent" })
+      assert.strictEqual(slot.token.id, TxnId.make(101n))
+      assert.deepStrictEqual(slot.snapshot, stateAt(5))
+      first.publisher.publish(stateAt(9))
+      assert.strictEqual(header.transactions.horizon(CommitSeq.make(9n)), CommitSeq.make(5n))
+      yield* first.end
+
+      machine.remove()
+      yield* publishIn(header, durableAt(9, 300))
+      const next = yield* header.transactions.claim({ mode: "serialized" })
+      assert.strictEqual(next.token.id, TxnId.make(300n))
+      assert.deepStrictEqual(next.snapshot, stateAt(9))
+      assert.strictEqual(header.transactions.list().length, 1)
+      yield* header.serialized.acquire(next.token.id)
+      assert.strictEqual(header.serialized.holder()?.id, next.token.id)
+      assert.strictEqual(contentsOf(machine.region()).writerTxnId, 300n)
+      assert.isTrue(header.serialized.release(next.token.id))
+      // The slot in the memory of before is given back there, and does no harm.
+      slot.release()
+      assert.strictEqual(header.transactions.list().length, 1)
+      machine.region().store(offsets.nextTxnId, 2n ** 62n)
+      const exhausted = header.nextTxnId()
+      assert.strictEqual(typeof exhausted === "bigint" ? exhausted : exhausted._tag, "TxnIdExhausted")
     }))
 
   describe("publisher", () => {

@@ -3,7 +3,7 @@
  */
 import { invariant } from "@tidemark/core/Invariant"
 import type { PageSize } from "@tidemark/core/Scalars"
-import type { ProcessIdentity } from "@tidemark/platform/ProcessLiveness"
+import type { ProcessIdentity, ProcessLiveness } from "@tidemark/platform/ProcessLiveness"
 import type { SharedRegion } from "@tidemark/platform/SharedMemory"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -14,6 +14,8 @@ import type { DurableState, HeaderPublisher, HeaderSnapshot, SharedHeader } from
 import { fromPublisherWord, maxTxnId, offsets, toPublisherWord } from "../SharedHeaderFormat.ts"
 import { type HeaderPlace, isUnpublished } from "./headerPlace.ts"
 import { WindowReader, writeWindow } from "./headerWindow.ts"
+import { makeSerializedWriter } from "./serializedWriter.ts"
+import { makeTransactionSlots } from "./transactionSlots.ts"
 import { allocateTxnId, whyNoTxnId } from "./txnIds.ts"
 
 /** How long a fiber waits for an open window before it asks whether the publisher lives (SHM-04). */
@@ -54,9 +56,14 @@ const reconcileRegion = (region: SharedRegion, durable: DurableState) => {
 /** @internal */
 export const makeSharedHeader = Effect.fnUntraced(function*(
   place: HeaderPlace,
-  options: { readonly pageSize: PageSize; readonly self: ProcessIdentity }
+  options: {
+    readonly pageSize: PageSize
+    /** `undefined`: only this process sees the header. */
+    readonly liveness: ProcessLiveness["Service"] | undefined
+  }
 ): Effect.fn.Return<SharedHeader["Service"]> {
-  const { self } = options
+  const { liveness } = options
+  const self: ProcessIdentity = liveness?.self ?? { pid: process.pid, birth: 0n }
   const clock = yield* Clock.Clock
   const nowNanos = () => clock.monotonicTimeNanosUnsafe()
   const reader = new WindowReader(place.region, nowNanos)
@@ -149,6 +156,11 @@ export const makeSharedHeader = Effect.fnUntraced(function*(
     }
   })
 
+  const snapshot = Effect.suspend((): Effect.Effect<HeaderSnapshot, Busy> => {
+    const snapshot = reader.read()
+    return snapshot === undefined ? waitForWindow : Effect.succeed(snapshot)
+  })
+
   return {
     path: place.path,
     pageSize: options.pageSize,
@@ -156,10 +168,7 @@ export const makeSharedHeader = Effect.fnUntraced(function*(
       return place.slots()
     },
     region: place.region,
-    snapshot: Effect.suspend((): Effect.Effect<HeaderSnapshot, Busy> => {
-      const snapshot = reader.read()
-      return snapshot === undefined ? waitForWindow : Effect.succeed(snapshot)
-    }),
+    snapshot,
     snapshotUnsafe: () => reader.read(),
     becomePublisher: (durable) =>
       Effect.flatMap(
@@ -175,6 +184,8 @@ export const makeSharedHeader = Effect.fnUntraced(function*(
             ))
       ),
     nextTxnId: () => allocateTxnId(place.region()) ?? whyNoTxnId(place.region()),
+    serialized: makeSerializedWriter({ region: place.region, liveness }),
+    transactions: makeTransactionSlots({ region: place.region, liveness, snapshot }),
     refresh: place.refresh(() => isPublishing)
   }
 })
