@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as RowIdAllocator from "@tidemark/coordinator/RowIdAllocator"
 import * as RowIdCache from "@tidemark/coordinator/RowIdCache"
 import { maxRowId, toTxnId, TxnEpoch } from "@tidemark/core/Scalars"
-import { Cause, ConfigProvider, Context, Effect, Exit, Fiber, Layer, References, Scope } from "effect"
+import { Cause, ConfigProvider, Context, Deferred, Effect, Exit, Fiber, Layer, References, Scope } from "effect"
 import { epoch, forkNow, isWaiting, normal, rowId, tableId } from "./support/rowIds.ts"
 import { makeSlowRowIds, type SlowRowIds } from "./support/slowRowIds.ts"
 
@@ -237,6 +237,23 @@ describe("RowIdCache", () => {
       assert.isTrue(isWaiting(second))
       yield* deliver(slow)
       assert.strictEqual(yield* Fiber.join(second), rowId(9001n))
+    }))
+
+  test("RID-06 nor is it handed out of a range that arrives while the owner is being told", (slow) =>
+    Effect.gen(function*() {
+      const told = yield* Deferred.make<void>()
+      const { bump } = slow.rowIds
+      const rowIds = yield* connect().pipe(Effect.provideService(RowIdAllocator.RowIdAllocator, {
+        ...slow.rowIds,
+        bump: (request) => Effect.andThen(Deferred.await(told), bump(request))
+      }))
+      const bumping = yield* forkNow(rowIds.bump(now, rowId(120n)))
+      const next = yield* forkNow(rowIds.next(now))
+      yield* deliver(slow)
+      assert.strictEqual(yield* Fiber.join(next), rowId(101n))
+      yield* Deferred.succeed(told, undefined)
+      yield* Fiber.join(bumping)
+      assert.strictEqual(rowIds.nextUnsafe(now), rowId(121n))
     }))
 
   test("RID-06 the range skips a chosen id also when the owner has no ids any more", (slow) =>

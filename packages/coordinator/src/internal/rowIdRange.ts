@@ -155,8 +155,6 @@ export class RangeOfTable implements TableRowIds {
     const [first] = this.waiters
     invariant(first !== undefined, "a range is reserved when somebody waits")
     const { schemaEpoch, token } = first
-    // What is left is of another schema epoch, or the first one would not wait.
-    this.left = 0
     const refill: Refill = {
       schemaEpoch,
       incarnation: this.allocator.incarnation(),
