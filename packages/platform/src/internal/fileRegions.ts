@@ -90,7 +90,8 @@ const writeTemporary = Effect.fnUntraced(
  */
 export const makeFileRegions = (
   vfs: Vfs["Service"],
-  backends: ReadonlyArray<NativeBackend>
+  backends: ReadonlyArray<NativeBackend>,
+  proven: Set<string> = provenDevices
 ): SharedMemory["Service"] => {
   let loaded: ReturnType<typeof loadNative> | undefined
   const nativeFor = (path: string) =>
@@ -104,7 +105,7 @@ export const makeFileRegions = (
   /** Tries the trick beside `path`, once in this process for each device. */
   const prove = Effect.fnUntraced(function*(native: Native, path: string, device: bigint) {
     const key = `${native.backend}:${device}`
-    if (provenDevices.has(key)) return
+    if (proven.has(key)) return
     const temporary = yield* writeTemporary(vfs, path, new Uint8Array(0), regionGrainBytes)
     const reason = yield* withDescriptor(
       temporary,
@@ -115,7 +116,7 @@ export const makeFileRegions = (
         })
     ).pipe(Effect.ensuring(Effect.ignore(vfs.remove(temporary))))
     if (reason !== undefined) return yield* new SharedMemoryUnavailable({ path, reason })
-    provenDevices.add(key)
+    proven.add(key)
   })
 
   /** Maps the file at `place` as the region `name`. */

@@ -40,7 +40,8 @@ const statBlockBytes = 512
  *
  * A file system that cannot tell its holes answers that there is none; then the count of blocks tells. It also tells a
  * file that is compressed, whose blocks may be too few for other contents. Blocks that were reserved but never written
- * (`fallocate`) count as a hole with ext4 and tmpfs, which is stricter than need be.
+ * (`fallocate`) count as a hole with ext4 until somebody has read them, and with tmpfs always. They are no danger, so it
+ * does not matter which answer comes.
  */
 export const unmappable = (native: Native, descriptor: number, stats: NodeFs.BigIntStats): string | undefined => {
   if (!stats.isFile()) return "it is no regular file"
@@ -75,12 +76,18 @@ export const mapDescriptor = (
 
 /**
  * Whether what is stored through a mapping arrives in the file and the other way round, tried on a private file of
- * {@link regionGrainBytes} zeros: `undefined` when all is well, else a sentence.
+ * {@link regionGrainBytes} bytes: `undefined` when all is well, else a sentence.
  */
 export const proveMapping = (native: Native, descriptor: number): string | undefined => {
   const mapped = mapDescriptor(native, descriptor, regionGrainBytes)
   if (Result.isFailure(mapped)) return mapped.failure
-  const words = new BigUint64Array(mapped.success)
+  const problem = exchangeWords(new BigUint64Array(mapped.success), descriptor)
+  // Nobody else has this buffer. Without this the file would keep its blocks until the garbage collector comes.
+  const errno = native.mapZeros(mapped.success)
+  return problem ?? (errno === 0 ? undefined : `the system does not take a mapping back (errno ${errno})`)
+}
+
+const exchangeWords = (words: BigUint64Array, descriptor: number): string | undefined => {
   const word = new BigUint64Array(1)
   for (const index of [0, words.length - 1]) {
     const position = index * words.BYTES_PER_ELEMENT
@@ -89,9 +96,7 @@ export const proveMapping = (native: Native, descriptor: number): string | undef
     if (word[0] !== 0x0123_4567_89ab_cdefn) return "what is stored in a mapping does not arrive in the file"
     word[0] = 0xfedc_ba98_7654_3210n
     NodeFs.writeSync(descriptor, word, 0, word.byteLength, position)
-    if (Atomics.load(words, index) !== 0xfedc_ba98_7654_3210n) {
-      return "what is written to a file is not seen in its mapping"
-    }
+    if (Atomics.load(words, index) !== word[0]) return "what is written to a file is not seen in its mapping"
   }
   return undefined
 }

@@ -27,11 +27,14 @@ export interface Native {
    * memory. 0, or the errno.
    */
   readonly mapOver: (buffer: SharedArrayBuffer, descriptor: number) => number
+  /** Puts private zeros there again, so that nothing holds the file any more. 0, or the errno. */
+  readonly mapZeros: (buffer: SharedArrayBuffer) => number
 }
 
 /** The numbers of `mmap` on x64 and arm64. */
 const readWrite = 0x1 | 0x2
 const sharedFixed = 0x01 | 0x10
+const privateFixedAnonymous = 0x02 | 0x10 | 0x20
 
 const require = createRequire(import.meta.url)
 
@@ -45,6 +48,11 @@ const loadKoffi = (): Native => {
   const mmap = libc.func(
     "uint64_t mmap(uint64_t address, uint64_t length, int protection, int flags, int descriptor, int64_t offset)"
   )
+  const map = (buffer: SharedArrayBuffer, flags: number, descriptor: number): number => {
+    const address = koffi.address(new Uint8Array(buffer))
+    const mapped: unknown = mmap(address, buffer.byteLength, readWrite, flags, descriptor, 0)
+    return String(mapped) === String(address) ? 0 : koffi.errno()
+  }
   return {
     backend: "koffi",
     fcntl: (descriptor, command, argument) => fcntl(descriptor, command, argument) === 0 ? 0 : koffi.errno(),
@@ -52,11 +60,8 @@ const loadKoffi = (): Native => {
       const position = Number(lseek(descriptor, offset, whence))
       return position >= 0 ? position : -koffi.errno()
     },
-    mapOver: (buffer, descriptor) => {
-      const address = koffi.address(new Uint8Array(buffer))
-      const mapped: unknown = mmap(address, buffer.byteLength, readWrite, sharedFixed, descriptor, 0)
-      return String(mapped) === String(address) ? 0 : koffi.errno()
-    }
+    mapOver: (buffer, descriptor) => map(buffer, sharedFixed, descriptor),
+    mapZeros: (buffer) => map(buffer, privateFixedAnonymous, -1)
   }
 }
 
@@ -72,6 +77,11 @@ const loadNodeFfi = (): Native => {
   // The address belongs to this thread, as this module does: each worker thread loads its own.
   const errnoAddress = functions.__errno_location()
   const errno = () => ffi.getInt32(errnoAddress)
+  const map = (buffer: SharedArrayBuffer, flags: number, descriptor: number): number => {
+    const address = ffi.getRawPointer(new Uint8Array(buffer))
+    const mapped = functions.mmap(address, BigInt(buffer.byteLength), readWrite, flags, descriptor, 0n)
+    return mapped === address ? 0 : errno()
+  }
   return {
     backend: "node:ffi",
     fcntl: (descriptor, command, argument) => functions.fcntl(descriptor, command, argument) === 0 ? 0 : errno(),
@@ -79,11 +89,8 @@ const loadNodeFfi = (): Native => {
       const position = Number(functions.lseek(descriptor, BigInt(offset), whence))
       return position >= 0 ? position : -errno()
     },
-    mapOver: (buffer, descriptor) => {
-      const address = ffi.getRawPointer(new Uint8Array(buffer))
-      const mapped = functions.mmap(address, BigInt(buffer.byteLength), readWrite, sharedFixed, descriptor, 0n)
-      return mapped === address ? 0 : errno()
-    }
+    mapOver: (buffer, descriptor) => map(buffer, sharedFixed, descriptor),
+    mapZeros: (buffer) => map(buffer, privateFixedAnonymous, -1)
   }
 }
 
