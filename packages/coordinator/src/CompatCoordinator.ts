@@ -19,7 +19,7 @@
  * @since 0.1.0
  */
 import type { CommitSeq, PageNumber, PageSize } from "@tidemark/core/Scalars"
-import type { FileLock, FileLockUnavailable } from "@tidemark/platform/FileLock"
+import type { FileLock } from "@tidemark/platform/FileLock"
 import type { ProcessLiveness } from "@tidemark/platform/ProcessLiveness"
 import type { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
@@ -30,9 +30,11 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { CommitProposal, CommitRefusal, Coordination } from "./Coordination.ts"
-import type { LeaseHeld, SpillCorrupt } from "./CoordinatorErrors.ts"
+import type { SpillCorrupt } from "./CoordinatorErrors.ts"
 import * as CoordinatorLease from "./CoordinatorLease.ts"
+import { type AuthorityError, privateHeader, takeAuthority } from "./internal/authority.ts"
 import { CompatCommits } from "./internal/compatCommits.ts"
+import type { SharedHeader } from "./SharedHeader.ts"
 import type { WriteSet } from "./WriteSet.ts"
 
 export { maxReadPages } from "./Coordination.ts"
@@ -99,45 +101,56 @@ export class CompatCoordinator extends Context.Service<
 >()("@tidemark/coordinator/CompatCoordinator") {}
 
 /**
- * A coordinator under a lease from the environment.
+ * A coordinator under a lease, and publishing in a header, from the environment.
  *
  * @category layers
  * @since 0.1.0
  */
 export const layerNoDeps: Layer.Layer<
   CompatCoordinator,
-  LeaseHeld | FileLockUnavailable | VfsError,
-  CommitLog | CoordinatorLease.CoordinatorLease
+  AuthorityError,
+  CommitLog | CoordinatorLease.CoordinatorLease | SharedHeader
 > = Layer.effect(CompatCoordinator, Effect.suspend(() => make))
 
 /**
- * A coordinator under the lease file of its database.
+ * A coordinator under the lease file of its database, publishing in a header from the environment: with
+ * `SharedHeader.layer` other processes see what was committed.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerShared: Layer.Layer<
+  CompatCoordinator,
+  AuthorityError,
+  CommitLog | SharedHeader | Vfs | FileLock | ProcessLiveness
+> = Layer.unwrap(
+  Effect.map(CommitLog, ({ database }) => Layer.provide(layerNoDeps, CoordinatorLease.layerFile({ database })))
+)
+
+/**
+ * A coordinator under the lease file of its database, with a header in memory that only this process sees.
  *
  * @category layers
  * @since 0.1.0
  */
 export const layer: Layer.Layer<
   CompatCoordinator,
-  LeaseHeld | FileLockUnavailable | VfsError,
+  AuthorityError,
   CommitLog | Vfs | FileLock | ProcessLiveness
-> = Layer.unwrap(
-  Effect.map(CommitLog, ({ database }) => Layer.provide(layerNoDeps, CoordinatorLease.layerFile({ database })))
-)
+> = Layer.unwrap(Effect.map(CommitLog, (log) => Layer.provide(layerShared, privateHeader(log))))
 
 const make: Effect.Effect<
   CompatCoordinator["Service"],
-  LeaseHeld | FileLockUnavailable | VfsError,
-  CommitLog | CoordinatorLease.CoordinatorLease | Scope.Scope
+  AuthorityError,
+  CommitLog | CoordinatorLease.CoordinatorLease | SharedHeader | Scope.Scope
 > = Effect.gen(function*() {
   const log = yield* CommitLog
-  const lease = yield* CoordinatorLease.CoordinatorLease
-  const grant = yield* lease.acquire
-  const coordinator = new CompatCommits(log, grant, yield* Effect.context<never>())
+  const coordinator = new CompatCommits(log, yield* takeAuthority(log, 0n))
   yield* Effect.addFinalizer(() => coordinator.close)
   return CompatCoordinator.of({
     database: log.database,
     pageSize: log.pageSize,
-    generation: grant.generation,
+    generation: coordinator.generation,
     begin: coordinator.begin,
     beginSerialized: coordinator.beginSerialized,
     awaitConcurrent: coordinator.awaitConcurrent,

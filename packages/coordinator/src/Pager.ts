@@ -16,8 +16,10 @@ import type { PageNumber, PageSize, TxnToken } from "@tidemark/core/Scalars"
 import type { Snapshot } from "@tidemark/core/Snapshot"
 import { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
+import { CapsuleStore } from "@tidemark/wal/CapsuleStore"
 import { CommitLog } from "@tidemark/wal/CommitLog"
 import type { DatabaseTruncated } from "@tidemark/wal/LogErrors"
+import { NativeLog } from "@tidemark/wal/NativeLog"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -31,9 +33,11 @@ import type { SerializedOptions, TransactionHold } from "./Coordination.ts"
 import type { SpillCorrupt } from "./CoordinatorErrors.ts"
 import { Busy, Conflict, SerializationFailure } from "./CoordinatorErrors.ts"
 import * as CoordinatorMetrics from "./CoordinatorMetrics.ts"
+import { nativePageCommits } from "./internal/nativePageCommits.ts"
 import { compatPageCommits, type PageCommits } from "./internal/pageCommits.ts"
 import type { PagerParts } from "./internal/pagerTransaction.ts"
 import { PagerTransaction } from "./internal/pagerTransaction.ts"
+import { NativeCoordinator } from "./NativeCoordinator.ts"
 import * as PageCache from "./PageCache.ts"
 import type { PageOutOfRange, WrongPageSize } from "./PagerErrors.ts"
 import * as WriteSet from "./WriteSet.ts"
@@ -224,6 +228,29 @@ export const layerOptions = (
   options: PagerOptions
 ): Layer.Layer<Pager, never, CompatCoordinator | CommitLog | Vfs> => Layer.effect(Pager, makeCompat(options))
 
+/**
+ * A pager over the native log: transactions become capsules, and commits are markers. The same program runs on either;
+ * the pages of one commit are bounded as in the other.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerNative: Layer.Layer<Pager, never, NativeCoordinator | NativeLog | CapsuleStore | Vfs> = Layer.effect(
+  Pager,
+  Effect.suspend(() => makeNative({}))
+)
+
+/**
+ * {@link layerNative} with options.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerNativeOptions = (
+  options: PagerOptions
+): Layer.Layer<Pager, never, NativeCoordinator | NativeLog | CapsuleStore | Vfs> =>
+  Layer.effect(Pager, makeNative(options))
+
 const NotNegative = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }))
 
 /**
@@ -249,6 +276,11 @@ export const layerConfig: Layer.Layer<Pager, Config.ConfigError, CompatCoordinat
 
 const makeCompat = Effect.fnUntraced(function*(options: PagerOptions) {
   return yield* make(options, compatPageCommits(yield* CompatCoordinator, yield* CommitLog))
+})
+
+const makeNative = Effect.fnUntraced(function*(options: PagerOptions) {
+  const coordinator = yield* NativeCoordinator
+  return yield* make(options, nativePageCommits(coordinator, yield* NativeLog, yield* CapsuleStore))
 })
 
 const make = Effect.fnUntraced(function*(options: PagerOptions, coordinator: PageCommits) {

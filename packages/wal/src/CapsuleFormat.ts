@@ -102,7 +102,10 @@ export interface CapsuleContent {
   readonly token: TxnToken
   /** The sequence of the snapshot that the transaction worked on; its own sequence is above. At most 2^64 - 2. */
   readonly beginSeq: CommitSeq
-  /** Size of the database in pages after the commit. No page of the capsule is above it. */
+  /**
+   * Size of the database in pages after the commit, when the commit chooses it: no page of the capsule is above it. 0:
+   * the larger of the size before and the highest page of the capsule, which a committer cannot know before its turn.
+   */
   readonly databasePages: number
   readonly pageSize: PageSize
   /** Strictly ascending, at most {@link maxCapsulePages}. */
@@ -157,6 +160,9 @@ export const imageOffset = (pageSize: PageSize, pageCount: number, index: number
 export const capsuleBytes = (pageSize: PageSize, pageCount: number): number =>
   imageOffset(pageSize, pageCount, pageCount) + capsuleDigestBytes
 
+/** The highest page that a capsule may hold which says this of the size of the database. */
+const highestPage = (databasePages: number): number => databasePages === 0 ? 0xfffffffe : databasePages
+
 // -- writing ----------------------------------------------------------------------------------------------------------
 
 /**
@@ -194,7 +200,10 @@ export const encode = (content: CapsuleContent, image: (page: PageNumber) => Uin
   let imageAt = imageOffset(pageSize, pageCount, 0)
   let previous = 0
   for (const page of pages) {
-    invariant(page > previous && page <= databasePages, "the pages of a capsule ascend and lie inside of the database")
+    invariant(
+      page > previous && page <= highestPage(databasePages),
+      "the pages of a capsule ascend and lie inside of the database"
+    )
     const bytesOfPage = image(page)
     invariant(bytesOfPage.length === pageSize, "an image is one page long")
     view.setUint32(entryAt, page, true)
@@ -406,7 +415,7 @@ const rowIssue = (
   const field = `page number ${index}`
   const at = offset + tableEntryOffsets.page
   if (page === 0 || page === 0xffffffff) return issueOf("BadPageNumber", field, at, `${page}`, "1 ... 0xFFFFFFFE")
-  if (page > databasePages) {
+  if (page > highestPage(databasePages)) {
     const expected = `at most ${databasePages}, the size of the database`
     return issueOf("PageBeyondDatabase", field, at, `${page}`, expected)
   }
@@ -484,7 +493,7 @@ const isWritable = ({ databasePages, pages, pageSize }: {
   if (pages.length > maxCapsulePages) return false
   let previous = 0
   for (const { image, page } of pages) {
-    if (page <= previous || page > databasePages || image.length !== pageSize) return false
+    if (page <= previous || page > highestPage(databasePages) || image.length !== pageSize) return false
     previous = page
   }
   return true

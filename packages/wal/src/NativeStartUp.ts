@@ -33,7 +33,7 @@ import { missingPages } from "./internal/missingPages.ts"
 import { makeNativePlan } from "./internal/nativePlan.ts"
 import { decideNativeRows, isReadOnly, listNativeProblems } from "./internal/nativeRows.ts"
 import { readLeftOver, replayCapsules } from "./internal/startUpCapsules.ts"
-import { pagesOfFile, readFiles } from "./internal/startUpFiles.ts"
+import { type FoundFiles, pagesOfFile, readFiles } from "./internal/startUpFiles.ts"
 import type { MarkersDamaged } from "./MarkerErrors.ts"
 import type { MarkerScan } from "./MarkerStore.ts"
 import type { StartUpCase, StartUpProblem, TipSource } from "./StartUp.ts"
@@ -183,7 +183,11 @@ export const examineNative = Effect.fnUntraced(function*(
   const found = yield* readFiles(vfs, database)
   const plan = makeNativePlan(found)
   const { base, through } = plan
-  const replay = yield* replayCapsules(vfs, database, plan.live, { base, pageSize: found.database.header?.pageSize })
+  const replay = yield* replayCapsules(vfs, database, plan.live, {
+    base,
+    pageSize: found.database.header?.pageSize,
+    databasePages: pagesAt(found, base)
+  })
   const replayed = new Set(plan.live.map(({ capsule }) => objectIdToHex(capsule)))
   // Without the mark it is not known which of them are history.
   const rest = found.mark.issue === undefined
@@ -224,6 +228,13 @@ export const examineNative = Effect.fnUntraced(function*(
     tornTailBytes: scan?.tornBytes ?? 0
   }
 })
+
+/**
+ * Size of the database at a commit that is in the file. The header of the file may be that of a later one, where a
+ * checkpoint was cut short; only a commit that chooses the size can be smaller, and says so.
+ */
+const pagesAt = (found: FoundFiles, base: CommitSeq): number =>
+  found.mark.value?.through === base ? found.mark.value.databasePages : pagesOfFile(found)
 
 function* pagesIn(live: ReadonlyArray<LiveCapsule>): Generator<number, void> {
   for (const { pages } of live) yield* pages

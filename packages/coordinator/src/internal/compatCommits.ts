@@ -5,12 +5,10 @@ import type { PageNumber } from "@tidemark/core/Scalars"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import type { CommitLog, LogCommit } from "@tidemark/wal/CommitLog"
 import type { DatabaseTruncated } from "@tidemark/wal/LogErrors"
-import type * as Context from "effect/Context"
 import type * as Effect from "effect/Effect"
 import type { CommitAnswer, CommitRequest } from "../CompatCoordinator.ts"
 import type { SpillCorrupt } from "../CoordinatorErrors.ts"
-import type { LeaseGrant } from "../CoordinatorLease.ts"
-import { Coordinator } from "./coordinator.ts"
+import { Coordinator, type CoordinatorAuthority } from "./coordinator.ts"
 import type { AnswerStore } from "./outcomeCache.ts"
 import { Submission, type SubmissionOwner } from "./submission.ts"
 
@@ -28,8 +26,8 @@ export const maxCommitPages = 98_301
 export class CompatCommits extends Coordinator<CommitRequest, CommitAnswer, CompatExtra> {
   private readonly pageLog: CommitLog["Service"]
 
-  constructor(log: CommitLog["Service"], grant: LeaseGrant, context: Context.Context<never>) {
-    super({ log, grant, context, answers: makeOffsets, maxPages: maxCommitPages })
+  constructor(log: CommitLog["Service"], parts: CoordinatorAuthority) {
+    super({ ...parts, log, answers: makeOffsets, maxPages: maxCommitPages })
     this.pageLog = log
   }
 

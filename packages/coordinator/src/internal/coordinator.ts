@@ -4,7 +4,7 @@
  */
 import { invariant, InvariantViolation } from "@tidemark/core/Invariant"
 import type { CommitSeq, PageNumber, TxnToken } from "@tidemark/core/Scalars"
-import { SchemaEpoch, toCommitSeq, toPageNumber, toTxnId, TxnEpoch } from "@tidemark/core/Scalars"
+import { SchemaEpoch, toCommitSeq, toPageNumber, TxnEpoch } from "@tidemark/core/Scalars"
 import type { SequencedLog } from "@tidemark/wal/CommitLog"
 import type { LogEnded } from "@tidemark/wal/GroupCommit"
 import { LogClosed } from "@tidemark/wal/LogErrors"
@@ -28,6 +28,7 @@ import {
 } from "../CoordinatorErrors.ts"
 import type { LeaseGrant } from "../CoordinatorLease.ts"
 import * as CoordinatorMetrics from "../CoordinatorMetrics.ts"
+import type { HeaderPublisher, SharedHeader } from "../SharedHeader.ts"
 import { type AnswerStore, OutcomeCache } from "./outcomeCache.ts"
 import { ResizeHistory } from "./resizeHistory.ts"
 import { SerializedTurn } from "./serializedTurn.ts"
@@ -45,12 +46,20 @@ interface VisibilityWaiter {
 /** How long a serialized transaction waits for those who are in the way, by default. */
 const defaultBusyTimeout = Duration.seconds(5)
 
+/** By what right a coordinator decides, and where it says what became durable. */
+export interface CoordinatorAuthority {
+  readonly grant: LeaseGrant
+  /** Where snapshots are taken from. */
+  readonly header: SharedHeader["Service"]
+  /** Of that header. What it has published is what the log has published. */
+  readonly publisher: HeaderPublisher
+  readonly context: Context.Context<never>
+}
+
 /** What a coordinator is made of. */
-export interface CoordinatorParts<Answer> {
+export interface CoordinatorParts<Answer> extends CoordinatorAuthority {
   /** It is handed commits by the submissions, which know what kind it takes. */
   readonly log: SequencedLog<never>
-  readonly grant: LeaseGrant
-  readonly context: Context.Context<never>
   readonly answers: (slots: number) => AnswerStore<Answer>
   /** Pages in a commit at the most. */
   readonly maxPages: number
@@ -63,6 +72,8 @@ export abstract class Coordinator<
 > implements Coordination, SubmissionOwner<Request, Answer, Extra> {
   readonly log: SequencedLog<never>
   private readonly grant: LeaseGrant
+  private readonly header: SharedHeader["Service"]
+  private readonly publisher: HeaderPublisher
   private readonly context: Context.Context<never>
   private readonly maxPages: number
   private index: ConflictIndex.ConflictIndex
@@ -73,16 +84,17 @@ export abstract class Coordinator<
   private lastAssigned: CommitSeq
   private databasePages: number
   private schemaEpoch: SchemaEpoch = SchemaEpoch.make(0n)
-  private nextTxnId = 1n
   private readonly txnEpoch: TxnEpoch
   private inFlight = 0
   private sinceCollection = 0
   private isClosed = false
   private visibilityWaiters: Array<VisibilityWaiter> = []
 
-  constructor({ answers, context, grant, log, maxPages }: CoordinatorParts<Answer>) {
+  constructor({ answers, context, grant, header, log, maxPages, publisher }: CoordinatorParts<Answer>) {
     this.log = log
     this.grant = grant
+    this.header = header
+    this.publisher = publisher
     this.context = context
     this.maxPages = maxPages
     this.outcomes = new OutcomeCache(answers)
@@ -95,6 +107,17 @@ export abstract class Coordinator<
     this.databasePages = databasePages
     // A transaction id is never used twice under one generation of the lease.
     this.txnEpoch = TxnEpoch.make(Number(grant.generation & 0xffff_ffffn))
+    log.onPublished(({ commitSeq }) => this.publish(commitSeq))
+  }
+
+  /** Makes what is durable what new snapshots see, here and wherever the header is mapped. */
+  private publish(commitSeq: CommitSeq): void {
+    this.publisher.publish({ commitSeq, schemaEpoch: this.schemaEpoch, ecsEpoch: 0n })
+  }
+
+  /** Of the lease under which it appends. */
+  get generation(): bigint {
+    return this.grant.generation
   }
 
   /** How many pages the request writes. */
@@ -116,12 +139,19 @@ export abstract class Coordinator<
   readonly begin = (): TransactionHold => this.hold(this.newToken())
 
   private newToken(): TxnToken {
-    return { id: toTxnId(this.nextTxnId++), epoch: this.txnEpoch }
+    const id = this.header.nextTxnId()
+    // The publisher has told the header where ids go on, and 2^62 of them are not used up.
+    if (typeof id !== "bigint") throw id
+    return { id, epoch: this.txnEpoch }
   }
 
   private hold(token: TxnToken, onEnd?: (token: TxnToken) => void): TransactionHold {
     const reader = this.log.openReader()
-    return new Hold(this.transactions, token, { high: reader.high, schemaEpoch: this.schemaEpoch }, reader, onEnd)
+    const seen = this.header.snapshotUnsafe()
+    // Its windows are opened and closed in one step of this thread, and by nobody else.
+    invariant(seen !== undefined, "the publisher's own header is never in the middle of a window")
+    invariant(seen.commitSeq === reader.high, "the header says what the log has published")
+    return new Hold(this.transactions, token, { high: seen.commitSeq, schemaEpoch: seen.schemaEpoch }, reader, onEnd)
   }
 
   readonly beginSerialized: Coordination["beginSerialized"] = (options) =>
@@ -170,6 +200,18 @@ export abstract class Coordinator<
       })
       return resume(Effect.andThen(verified, submitted))
     })
+
+  /** Why the request would be refused now, for who has to write something before he can submit it. */
+  readonly check = (request: CommitProposal, pages: ReadonlyArray<PageNumber>): CommitRefusal | undefined => {
+    // Who submits again is answered what became of it.
+    if (this.outcomes.find(request.token, Effect.never) !== undefined) return undefined
+    const refusal = this.refuse(request, pages.length)
+    if (refusal !== undefined) return refusal
+    const size = request.databasePages ?? Math.max(this.databasePages, pages.at(-1) ?? 0)
+    const conflict = this.validate(request, pages, size)
+    if (conflict !== undefined) this.outcomes.abort(request.token)
+    return conflict
+  }
 
   /** What an earlier submission of the same transaction came to, or is coming to. */
   private findEarlier(request: Request): Effect.Effect<Answer, CommitRefusal | Extra> | undefined {
@@ -358,6 +400,7 @@ export abstract class Coordinator<
   readonly setSchemaEpoch = (epoch: SchemaEpoch): Effect.Effect<void> =>
     Effect.sync(() => {
       this.schemaEpoch = epoch
+      this.publish(this.log.published().commitSeq)
     })
 
   readonly restoreState = (
@@ -376,6 +419,7 @@ export abstract class Coordinator<
       this.index = ConflictIndex.recovered({ base: lowest, tip, pages: commits })
       this.resizes.forgetAllBefore(tip, this.databasePages)
       this.lastAssigned = tip
+      this.publish(this.log.published().commitSeq)
     })
 
   /** Takes no more commits and waits until those that were accepted are decided. */

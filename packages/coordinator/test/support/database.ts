@@ -3,6 +3,7 @@ import { assert } from "@effect/vitest"
 import * as CompatCoordinator from "@tidemark/coordinator/CompatCoordinator"
 import * as CoordinatorLease from "@tidemark/coordinator/CoordinatorLease"
 import * as Pager from "@tidemark/coordinator/Pager"
+import * as SharedHeader from "@tidemark/coordinator/SharedHeader"
 import * as WriteSet from "@tidemark/coordinator/WriteSet"
 import type { CommitSeq, PageNumber, TxnToken } from "@tidemark/core/Scalars"
 import { PageSize, toPageNumber } from "@tidemark/core/Scalars"
@@ -47,6 +48,8 @@ export interface OpenOptions {
   readonly pager?: Pager.PagerOptions
   /** Default: the lease file of the database. */
   readonly lease?: Layer.Layer<CoordinatorLease.CoordinatorLease>
+  /** Default: one that nobody else sees. */
+  readonly header?: Layer.Layer<SharedHeader.SharedHeader>
   /** Stands between the coordinator and the log. */
   readonly wrapLog?: (log: CommitLog["Service"]) => CommitLog["Service"]
 }
@@ -76,6 +79,7 @@ export const openOn = <E>(
     const scope = yield* Scope.fork(yield* Effect.scope)
     const layer = Pager.layerOptions(options.pager ?? {}).pipe(
       Layer.provideMerge(CompatCoordinator.layerNoDeps),
+      Layer.provideMerge(options.header ?? SharedHeader.layerMemory({ pageSize: options.pageSize ?? pageSize })),
       Layer.provideMerge(options.lease ?? CoordinatorLease.layerFile({ database })),
       Layer.provideMerge(Layer.effect(CommitLog, Effect.map(CommitLog, options.wrapLog ?? ((log) => log)))),
       Layer.provideMerge(log.layer({

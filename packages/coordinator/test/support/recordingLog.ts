@@ -4,6 +4,7 @@
  */
 import * as CompatCoordinator from "@tidemark/coordinator/CompatCoordinator"
 import * as CoordinatorLease from "@tidemark/coordinator/CoordinatorLease"
+import * as SharedHeader from "@tidemark/coordinator/SharedHeader"
 import { toCommitSeq, toLsn } from "@tidemark/core/Scalars"
 import type { CommitSeq, PageNumber } from "@tidemark/core/Scalars"
 import * as MemoryVfs from "@tidemark/platform/MemoryVfs"
@@ -158,6 +159,7 @@ export const openRecording = Effect.fnUntraced(function*(
   const scope = yield* Scope.fork(yield* Effect.scope)
   const layer = CompatCoordinator.layerNoDeps.pipe(
     Layer.provideMerge(lease),
+    Layer.provideMerge(SharedHeader.layerMemory({ pageSize })),
     Layer.provideMerge(log.layer),
     Layer.provideMerge(MemoryVfs.layer)
   )

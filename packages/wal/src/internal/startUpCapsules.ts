@@ -41,10 +41,15 @@ export const replayCapsules = Effect.fnUntraced(function*(
   vfs: Vfs["Service"],
   database: string,
   markers: ReadonlyArray<Marker>,
-  from: { readonly base: CommitSeq; readonly pageSize: PageSize | undefined }
+  from: {
+    readonly base: CommitSeq
+    readonly pageSize: PageSize | undefined
+    /** Size of the database at the base. */
+    readonly databasePages: number
+  }
 ): Effect.fn.Return<CapsuleReplay, VfsError> {
   const live: Array<LiveCapsule> = []
-  let { pageSize } = from
+  let { databasePages, pageSize } = from
   for (const { capsule: id, seq } of markers) {
     const path = capsulePath(database, id)
     const read = yield* readWhole(vfs, database, id)
@@ -70,13 +75,16 @@ export const replayCapsules = Effect.fnUntraced(function*(
       })
       return { live, pageSize, loss }
     }
-    live.push(toLive(path, seq, capsule))
+    databasePages = capsule.databasePages === 0
+      ? Math.max(databasePages, capsule.pages.at(-1) ?? 0)
+      : capsule.databasePages
+    live.push(toLive(path, seq, capsule, databasePages))
   }
   return { live, pageSize, loss: undefined }
 })
 
-const toLive = (path: string, seq: CommitSeq, capsule: Capsule): LiveCapsule => {
-  const { databasePages, id, pageSize, pages, token } = capsule
+const toLive = (path: string, seq: CommitSeq, capsule: Capsule, databasePages: number): LiveCapsule => {
+  const { id, pageSize, pages, token } = capsule
   const offsets = Float64Array.from(pages, (_, index) => imageOffset(pageSize, pages.length, index))
   const bytes = capsuleBytes(pageSize, pages.length)
   return { path, id, seq, token, bytes, databasePages, pages: Uint32Array.from(pages), offsets }
