@@ -10,19 +10,19 @@ import * as Stream from "effect/Stream"
 import { capsulePath, capsulesDirectory, maxCapsulePages } from "../src/CapsuleFormat.ts"
 import * as LogMetrics from "../src/LogMetrics.ts"
 import { markerSegmentPath, slotOffset } from "../src/MarkerFormat.ts"
+import type { NativeCommit } from "../src/NativeLog.ts"
 import { Ledger } from "./support/ledger.ts"
 import {
   byHand,
-  capsuleOf,
   capsulesOf,
   commit,
-  commitOf,
   commits,
   emptyDisk,
   handOver,
   openByHand,
   type OpenedNative,
   pageSize,
+  put,
   slowDisk
 } from "./support/nativeLog.ts"
 import { filledPage } from "./support/pages.ts"
@@ -33,21 +33,8 @@ import { memoryPath } from "./support/sqliteWal.ts"
 const directory = capsulesDirectory(memoryPath)
 const segment = markerSegmentPath(memoryPath, 0n)
 
-/** The pages of a commit that are told apart by its sequence. */
-const written = (seq: bigint, ...pages: ReadonlyArray<number>) =>
-  new Map(pages.map((page) => [page, filledPage(pageSize, page, Number(seq))]))
-
-/** Puts a capsule and answers the commit that names it. */
-const put = ({ capsules }: OpenedNative, seq: bigint, ...pages: ReadonlyArray<number>) =>
-  Effect.gen(function*() {
-    const images = written(seq, ...pages)
-    const capsule = capsuleOf(toCommitSeq(seq), images, 9)
-    yield* capsules.put(capsule)
-    return commitOf(toCommitSeq(seq), images, 9, capsule)
-  })
-
 /** Hands commits over in one step, and waits for all of them. */
-const handOverAll = (opened: OpenedNative, all: ReadonlyArray<ReturnType<typeof commitOf>>) =>
+const handOverAll = (opened: OpenedNative, all: ReadonlyArray<NativeCommit>) =>
   Effect.gen(function*() {
     const outcomes = all.map((each) => {
       const outcome = Deferred.makeUnsafe<string>()

@@ -43,7 +43,11 @@ export const makeNativeLog = Effect.fnUntraced(function*(
   const files = opened.markers instanceof MarkersDamaged ? undefined : opened.markers
   const context = Context.add(yield* Effect.context<never>(), Metric.CurrentMetricAttributes, { log: database })
   const store = yield* makeCapsuleStore(vfs, { database })
-  const capsules = damage === undefined ? store : readOnly(store)
+  const room = { missed: 0, seen: 0 }
+  const capsules = damage !== undefined ? readOnly(store) : telling(store, () => {
+    room.missed++
+    state.onPublished()
+  })
   const state = new NativeState({
     database,
     databaseFile,
@@ -87,12 +91,15 @@ export const makeNativeLog = Effect.fnUntraced(function*(
   let attemptedAt = -index.records
   yield* forkAutoCheckpoint({
     threshold: damage === undefined ? options.autoCheckpointFrames ?? defaults.autoCheckpointFrames : 0,
-    sinceLastRound: () => state.recordsPublished - attemptedAt,
+    // A capsule that found no room may find some when a checkpoint has let others go: one round for each that did not.
+    sinceLastRound: () =>
+      room.missed > room.seen && index.segments.length > 0 ? Infinity : state.recordsPublished - attemptedAt,
     onPublished: (listener) => {
       state.onPublished = listener
     },
     round: Effect.suspend(() => {
       attemptedAt = state.recordsPublished
+      room.seen = room.missed
       return checkpoint.automatic
     })
   })
@@ -145,6 +152,13 @@ const sinkOf = (database: string, files: MarkerFiles, state: NativeState): Group
     onDurable: (through) => state.publish(through),
     onPoisoned: () => state.forget()
   })
+
+/** The same, and says when the disk is full. */
+const telling = (store: CapsuleStore["Service"], onFull: () => void): CapsuleStore["Service"] => ({
+  ...store,
+  put: (capsule) =>
+    Effect.tapError(store.put(capsule), ({ code }) => code === "ENOSPC" ? Effect.sync(onFull) : Effect.void)
+})
 
 /** Under a log that is poisoned before anything can be handed over (RC-26). */
 const closedSink = (name: string): GroupCommit.GroupCommitSink => {

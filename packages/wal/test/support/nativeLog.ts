@@ -13,7 +13,7 @@ import type { LogEnded } from "../../src/GroupCommit.ts"
 import { markersDirectory } from "../../src/MarkerFormat.ts"
 import * as NativeLog from "../../src/NativeLog.ts"
 import type { Change, Ledger } from "./ledger.ts"
-import { nextVersion } from "./pages.ts"
+import { filledPage, nextVersion } from "./pages.ts"
 import { memoryPath, prepareDisk } from "./sqliteWal.ts"
 
 export const pageSize = PageSize.make(512)
@@ -95,6 +95,25 @@ export const commitOf = (
   databasePages,
   markerId: undefined
 })
+
+/** Puts a capsule with these pages, which are told apart by the sequence, and answers the commit that names it. */
+export const put = ({ capsules }: OpenedNative, seq: bigint, ...pages: ReadonlyArray<number>) =>
+  Effect.gen(function*() {
+    const images = new Map(pages.map((page) => [page, filledPage(pageSize, page, Number(seq))]))
+    const capsule = capsuleOf(toCommitSeq(seq), images, 9)
+    yield* capsules.put(capsule)
+    return commitOf(toCommitSeq(seq), images, 9, capsule)
+  })
+
+/** The stamp of a page as it is visible now. */
+export const stampOf = ({ log }: Pick<OpenedNative, "log">, page: number): number => {
+  const reader = log.openReader()
+  try {
+    return Buffer.from(reader.readSync(toPageNumber(page))).readUInt32BE(4)
+  } finally {
+    reader.release()
+  }
+}
 
 /** Hands a commit over when there is room, and tells what becomes of it. `entered` comes in the same synchronous step. */
 export const handOver = (
