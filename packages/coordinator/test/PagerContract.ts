@@ -55,7 +55,7 @@ export const pagerContract = <E>(
       open: (options?: OpenOptions) => ReturnType<typeof openOn<never>>
     ) => Effect.Effect<void, unknown, Scope.Scope>
   ) =>
-    tests.overLogs(title, () =>
+    tests.overEveryLog(title, () =>
       Effect.gen(function*() {
         const directory = yield* options.directory
         // One process, which opens its database more than once.

@@ -77,19 +77,18 @@ export const openOn = <E>(
     const database = options.database ?? memoryPath
     const log = yield* LogUnderTest
     const scope = yield* Scope.fork(yield* Effect.scope)
-    const layer = Pager.layerOptions(options.pager ?? {}).pipe(
-      Layer.provideMerge(CompatCoordinator.layerNoDeps),
-      Layer.provideMerge(options.header ?? SharedHeader.layerMemory({ pageSize: options.pageSize ?? pageSize })),
+    const layer = log.layer({
+      database,
+      pageSize: options.pageSize ?? pageSize,
+      autoCheckpointFrames: "autoCheckpointFrames" in options ? options.autoCheckpointFrames : 0,
+      maxQueuedBytes: options.maxQueuedBytes,
+      sqlite: options.sqlite,
+      parallel: options.parallel,
+      wrapLog: options.wrapLog,
+      pager: options.pager ?? {}
+    }).pipe(
       Layer.provideMerge(options.lease ?? CoordinatorLease.layerFile({ database })),
-      Layer.provideMerge(Layer.effect(CommitLog, Effect.map(CommitLog, options.wrapLog ?? ((log) => log)))),
-      Layer.provideMerge(log.layer({
-        database,
-        pageSize: options.pageSize ?? pageSize,
-        autoCheckpointFrames: "autoCheckpointFrames" in options ? options.autoCheckpointFrames : 0,
-        maxQueuedBytes: options.maxQueuedBytes,
-        sqlite: options.sqlite,
-        parallel: options.parallel
-      })),
+      Layer.provide(options.header ?? SharedHeader.layerMemory({ pageSize: options.pageSize ?? pageSize })),
       Layer.provideMerge(platform)
     )
     const context = yield* Layer.buildWithScope(Layer.fresh(layer), scope).pipe(

@@ -1,17 +1,26 @@
 /**
- * The two logs under the same engine, as a layer that a test exchanges, with what a test has to know of their files.
+ * The logs under the same engine, as a layer that a test exchanges, with what a test has to know of their files.
  */
 import { it } from "@effect/vitest"
+import * as CompatCoordinator from "@tidemark/coordinator/CompatCoordinator"
+import type { CoordinatorLease } from "@tidemark/coordinator/CoordinatorLease"
+import * as NativeCoordinator from "@tidemark/coordinator/NativeCoordinator"
+import * as Pager from "@tidemark/coordinator/Pager"
+import type { SharedHeader } from "@tidemark/coordinator/SharedHeader"
 import type { CommitSeq, PageSize } from "@tidemark/core/Scalars"
 import type { FileLock } from "@tidemark/platform/FileLock"
 import type { DiskMatch } from "@tidemark/platform/MemoryDisk"
 import type { Vfs } from "@tidemark/platform/Vfs"
-import type { CommitLog } from "@tidemark/wal/CommitLog"
+import { CapsuleStore } from "@tidemark/wal/CapsuleStore"
+import { CommitLog } from "@tidemark/wal/CommitLog"
 import type { LogEnded } from "@tidemark/wal/GroupCommit"
 import type { CheckpointFailed } from "@tidemark/wal/LogErrors"
+import * as NativeLog from "@tidemark/wal/NativeLog"
 import * as ParallelWal from "@tidemark/wal/ParallelWal"
 import * as SqliteWal from "@tidemark/wal/SqliteWal"
 import { Context, type Duration, Effect, Layer, type Scope } from "effect"
+import type { AuthorityError } from "../../src/internal/authority.ts"
+import { nativePageCommits } from "../../src/internal/nativePageCommits.ts"
 
 /** Where the database lies on a memory disk. */
 export const memoryPath = "/data/test.db"
@@ -40,13 +49,27 @@ export interface LogOptions {
   /** For one of them alone. */
   readonly sqlite: Partial<SqliteWal.SqliteWalOptions> | undefined
   readonly parallel: Partial<ParallelWal.ParallelWalOptions> | undefined
+  /** Stands between the coordinator and the log, where the log is handed pages. */
+  readonly wrapLog: ((log: CommitLog["Service"]) => CommitLog["Service"]) | undefined
+  readonly pager: Pager.PagerOptions
 }
 
+/**
+ * A log, the coordinator over it and the pager over both. The native coordinator is dressed as the other one: what it is
+ * asked to commit becomes a capsule, as in the pager.
+ */
+type Engine = CommitLog | LogControl | CompatCoordinator.CompatCoordinator | Pager.Pager
+type EngineError =
+  | SqliteWal.OpenError
+  | ParallelWal.OpenParallelError
+  | NativeLog.OpenNativeError
+  | AuthorityError
+
 export interface LogKind {
-  readonly name: "SQLite WAL" | "parallel WAL"
+  readonly name: "SQLite WAL" | "parallel WAL" | "native log"
   readonly layer: (
     options: LogOptions
-  ) => Layer.Layer<CommitLog | LogControl, SqliteWal.OpenError | ParallelWal.OpenParallelError, Vfs | FileLock>
+  ) => Layer.Layer<Engine, EngineError, CoordinatorLease | SharedHeader | Vfs | FileLock>
   /** The first step of a batch on a memory disk: who comes while it is held is in the next one. */
   readonly batchWrite: DiskMatch
   /** The last step of a batch: when it is done its commits are durable, when it fails the log is poisoned. */
@@ -65,9 +88,21 @@ export interface LogKind {
   readonly isReadBySqlite: boolean
 }
 
+/** The engine over a log that is handed pages. */
+const overPages = <E>(
+  log: Layer.Layer<CommitLog | LogControl, E, Vfs | FileLock>,
+  { pager, wrapLog }: LogOptions
+): Layer.Layer<Engine, E | AuthorityError, CoordinatorLease | SharedHeader | Vfs | FileLock> =>
+  Pager.layerOptions(pager).pipe(
+    Layer.provideMerge(CompatCoordinator.layerNoDeps),
+    Layer.provideMerge(Layer.effect(CommitLog, Effect.map(CommitLog, wrapLog ?? ((log) => log)))),
+    Layer.provideMerge(log)
+  )
+
 export const sqliteWal: LogKind = {
   name: "SQLite WAL",
-  layer: ({ autoCheckpointFrames, database, maxQueuedBytes, pageSize, sqlite }) => {
+  layer: (options) => {
+    const { autoCheckpointFrames, database, maxQueuedBytes, pageSize, sqlite } = options
     const log = SqliteWal.layer({
       database,
       create: { pageSize },
@@ -85,7 +120,7 @@ export const sqliteWal: LogKind = {
         recoveredTip: tip
       }))
     )
-    return Layer.provideMerge(control, log)
+    return overPages(Layer.provideMerge(control, log), options)
   },
   batchWrite: { operation: "write", path: walPath },
   batchSync: { operation: "syncData", path: walPath },
@@ -99,7 +134,8 @@ export const sqliteWal: LogKind = {
 
 export const parallelWal: LogKind = {
   name: "parallel WAL",
-  layer: ({ autoCheckpointFrames, database, maxQueuedBytes, pageSize, parallel }) => {
+  layer: (options) => {
+    const { autoCheckpointFrames, database, maxQueuedBytes, pageSize, parallel } = options
     const log = ParallelWal.layer({
       database,
       create: { pageSize },
@@ -122,7 +158,7 @@ export const parallelWal: LogKind = {
         return { checkpoint, pending: () => inLog().records, wasRecovered, recoveredTip }
       })
     )
-    return Layer.provideMerge(control, log)
+    return overPages(Layer.provideMerge(control, log), options)
   },
   batchWrite: { operation: "write", path: /-wal-seg-[0-9a-f]{16}\.tmp-\d+$/ },
   batchSync: { operation: "syncData", path: `${memoryPath}-wal-cert` },
@@ -131,6 +167,63 @@ export const parallelWal: LogKind = {
   frameBytes: () => 0,
   writesAgain: true,
   isSequenceKept: true,
+  isReadBySqlite: false
+}
+
+const markersPath = /\/markers\/segment-\d{6}\.log$/
+
+export const nativeLog: LogKind = {
+  name: "native log",
+  layer: ({ autoCheckpointFrames, database, maxQueuedBytes, pageSize, pager, wrapLog }) => {
+    const log = NativeLog.layer({
+      database,
+      create: { pageSize },
+      autoCheckpointFrames,
+      groupCommit: maxQueuedBytes === undefined ? undefined : { maxQueuedBytes },
+      checkpointOnClose: false
+    })
+    const control = Layer.effect(
+      LogControl,
+      Effect.map(NativeLog.NativeLog, ({ checkpoint, inLog, startUp: { tip } }) => ({
+        checkpoint,
+        pending: () => inLog().records,
+        wasRecovered: (seq: CommitSeq) => seq <= tip,
+        recoveredTip: tip
+      }))
+    )
+    const commitLog = Layer.effect(
+      CommitLog,
+      Effect.map(NativeLog.NativeLog, ({ commits }) => {
+        if (wrapLog !== undefined) throw new Error("no pages are handed to the native log")
+        return {
+          ...commits,
+          appendUnsafe: () => {
+            throw new Error("only the native coordinator hands commits to its log")
+          }
+        }
+      })
+    )
+    const coordinator = Layer.effect(
+      CompatCoordinator.CompatCoordinator,
+      Effect.gen(function*() {
+        const native = yield* NativeCoordinator.NativeCoordinator
+        const commits = nativePageCommits(native, yield* NativeLog.NativeLog, yield* CapsuleStore)
+        const restoreState = () => Effect.die("a native coordinator goes on where its log ends")
+        return CompatCoordinator.CompatCoordinator.of({ ...native, ...commits, restoreState })
+      })
+    )
+    return Layer.mergeAll(Pager.layerNativeOptions(pager), coordinator, commitLog, control).pipe(
+      Layer.provide(NativeCoordinator.layerNoDeps),
+      Layer.provide(log)
+    )
+  },
+  batchWrite: { operation: "write", path: markersPath },
+  batchSync: { operation: "syncData", path: markersPath },
+  batchSyncs: [/\/capsules\/[0-9a-f]{32}$/, markersPath],
+  pageRead: { operation: "read", path: /\/capsules\/[0-9a-f]{32}$/ },
+  frameBytes: () => 0,
+  writesAgain: false,
+  isSequenceKept: false,
   isReadBySqlite: false
 }
 
@@ -148,6 +241,8 @@ const over =
 /** One test for each log, or for one of them, over which everything is opened that is opened in it. */
 export const test = {
   overLogs: over([sqliteWal, parallelWal]),
+  /** What does not depend on pages being handed to the log. */
+  overEveryLog: over([sqliteWal, parallelWal, nativeLog]),
   overSqliteWal: over([sqliteWal]),
   overParallelWal: over([parallelWal])
 }
