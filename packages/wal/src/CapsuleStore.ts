@@ -318,10 +318,9 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
   const open = (path: string, how: Parameters<typeof vfs.open>[1]): Effect.Effect<KeptFile, VfsError> =>
     Effect.suspend(() => {
       const scope = Scope.makeUnsafe()
-      const close = Scope.close(scope, Exit.void)
-      return withDescriptors(Scope.provide(vfs.open(path, how), scope)).pipe(
-        Effect.map((file) => ({ file, close })),
-        Effect.onError(() => close)
+      return Effect.map(
+        withDescriptors(Scope.provide(vfs.open(path, how), scope)),
+        (file) => ({ file, close: Scope.close(scope, Exit.void) })
       )
     })
 
@@ -361,8 +360,7 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
     const fileBytes = yield* found.file.size.pipe(Effect.onError(() => found.close))
     if (fileBytes > bytes.length) {
       // No capsule of this id can be longer, so this is none, and writing over its beginning would not make it one.
-      yield* Effect.andThen(found.close, takeKept(name)?.close ?? Effect.void)
-      return yield* replaceFile(vfs, path, bytes)
+      return yield* Effect.andThen(found.close, replaceFile(vfs, path, bytes))
     }
     yield* found.file.write([bytes], 0).pipe(Effect.onError(() => found.close))
     yield* keep(name, found)
@@ -388,6 +386,8 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
       Effect.sync(() => {
         if (!isOutOfDescriptors(error)) failure ??= error
       }))
+
+  const unlessFailed = Effect.suspend(() => failure === undefined ? Effect.void : Effect.fail(failure))
 
   const syncFile = (id: ObjectId): Effect.Effect<void, VfsError> =>
     Effect.uninterruptible(Effect.suspend(() => {
@@ -422,10 +422,15 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
   })
 
   const sync: CapsuleStore["Service"]["sync"] = (ids) =>
-    Effect.suspend(() => {
-      if (failure !== undefined) return Effect.fail(failure)
-      if (ids.length === 0) return Effect.void
-      return Effect.andThen(syncFiles(ids), Effect.uninterruptible(withDescriptors(finalFailure(syncNames))))
+    Effect.gen(function*() {
+      yield* unlessFailed
+      if (ids.length === 0) return
+      yield* syncFiles(ids)
+      yield* unlessFailed
+      yield* Effect.uninterruptible(withDescriptors(finalFailure(syncNames)))
+      // The failure of a sync is told to one caller only. If it was another one, this sync may have succeeded without
+      // what was lost.
+      yield* unlessFailed
     })
 
   const remove: CapsuleStore["Service"]["remove"] = (id) => {

@@ -82,8 +82,10 @@ describe("CapsuleFormat", () => {
     for (const same of [bytes, bytes.slice(), among.subarray(20, 20 + bytes.length)]) {
       assert.deepStrictEqual(capsuleId(same), id)
     }
-    const half = concat(domain.subarray(1), bytes)
-    assert.deepStrictEqual(capsuleId(half.subarray(domain.length - 1)), id)
+    for (const byte of domain.keys()) {
+      const almost = concat(flipped(domain, byte), bytes)
+      assert.deepStrictEqual(capsuleId(almost.subarray(domain.length)), id, `byte ${byte} of another domain`)
+    }
     assert.deepStrictEqual(among.subarray(0, 20), new Uint8Array(20).fill(0xa5))
   })
 

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { type CrashSelection, MemoryDisk } from "@tidemark/platform/MemoryDisk"
 import * as MemoryVfs from "@tidemark/platform/MemoryVfs"
 import { Vfs } from "@tidemark/platform/Vfs"
-import { Effect, Result, type Scope } from "effect"
+import { Effect, Fiber, Result, type Scope } from "effect"
 import { isAnyTemporaryName, nameOf } from "../src/AtomicFile.ts"
 import { capsulePath, capsulesDirectory, type EncodedCapsule } from "../src/CapsuleFormat.ts"
 import { listCapsules, makeCapsuleStore, readCapsule } from "../src/CapsuleStore.ts"
@@ -255,6 +255,38 @@ describe("CapsuleStore, failing", () => {
         }))
     }
   }
+
+  it.effect("CO-10 a sync that is under way while another fails fails as well, at the next step", () =>
+    Effect.gen(function*() {
+      const cases = [
+        ["syncData", "before", [one, two], 1],
+        ["syncData", "before", [one], 1],
+        ["syncDirectory", "before", [one, two], 3],
+        ["syncDirectory", "after", [one, two], 3]
+      ] as const
+      for (const [operation, when, capsules, syncs] of cases) {
+        const disk = newDisk()
+        yield* on(disk, (vfs) =>
+          Effect.gen(function*() {
+            const store = yield* makeCapsuleStore(vfs, { database, syncConcurrency: 1 })
+            yield* Effect.forEach([one, two, three], store.put)
+            yield* store.sync([two.id])
+            const trace = disk.record()
+            const hold = disk.hold({ operation, when })
+            const underWay = yield* Effect.forkChild(Effect.flip(store.sync(ids(...capsules))), {
+              startImmediately: true
+            })
+            yield* hold.reached
+            disk.inject({ operation: "syncData", path: pathOf(three), fault: { kind: "lostSync" } })
+            const first = yield* Effect.flip(store.sync([three.id]))
+            yield* hold.release
+            assert.strictEqual(yield* Fiber.join(underWay), first)
+            trace.stop()
+            const synced = trace.steps.filter(({ kind }) => kind === "syncData" || kind === "syncDirectory")
+            assert.strictEqual(synced.length, syncs, operation)
+          }))
+      }
+    }))
 
   it.effect("CO-10 after a sync that lost what it was to write, another store puts the same capsule anew", () =>
     Effect.gen(function*() {

@@ -3,7 +3,7 @@ import { MemoryDisk } from "@tidemark/platform/MemoryDisk"
 import * as MemoryVfs from "@tidemark/platform/MemoryVfs"
 import * as NodeVfs from "@tidemark/platform/NodeVfs"
 import { Vfs, type VfsFile } from "@tidemark/platform/Vfs"
-import { ConfigProvider, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { ConfigProvider, Effect, Exit, Fiber, Layer, Result, Scope } from "effect"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -44,7 +44,7 @@ const on = <A, E>(disk: MemoryDisk, use: (vfs: Vfs["Service"]) => Effect.Effect<
 
 /** Counts the files that are open, and how many there were at most. */
 const counting = (vfs: Vfs["Service"]) => {
-  const files = { open: 0, most: 0, opened: 0, made: Array<string>() }
+  const files = { open: 0, most: 0, opened: 0 }
   const open: Vfs["Service"]["open"] = (path, options) =>
     Effect.tap(vfs.open(path, options), () =>
       Effect.acquireRelease(
@@ -90,6 +90,15 @@ describe("CapsuleStore, open files", () => {
         yield* store.sync(ids)
         assert.deepStrictEqual([files.open, files.opened], [0, 120])
         assert.isAtMost(files.most, 10)
+      })))
+
+  it.effect("one file of a capsule is open, however often it is put", () =>
+    on(newDisk(), (plain) =>
+      Effect.gen(function*() {
+        const { files, vfs } = counting(plain)
+        const store = yield* makeCapsuleStore(vfs, { database })
+        for (const capsule of [capsuleOf(1n), capsuleOf(2n), capsuleOf(1n), capsuleOf(1n)]) yield* store.put(capsule)
+        assert.strictEqual(files.open, 2)
       })))
 
   it.effect("with the scope of the store they are closed, and later calls keep none open", () =>
@@ -145,14 +154,20 @@ describe("CapsuleStore, waiting", () => {
       yield* on(disk, (vfs) =>
         Effect.gen(function*() {
           const store = yield* makeCapsuleStore(vfs, { database })
-          const hold = disk.hold({ operation: "write" })
-          disk.inject({ operation: "write", fault: { kind: "error", code: "EIO" } })
-          const failing = yield* Effect.forkChild(Effect.flip(store.put(capsule)), { startImmediately: true })
-          yield* hold.reached
-          const other = yield* Effect.forkChild(store.put(capsule), { startImmediately: true })
-          yield* hold.release
-          assert.strictEqual((yield* Fiber.join(failing)).code, "EIO")
-          yield* Fiber.join(other)
+          disk.inject({ operation: "write", fault: { kind: "error", code: "EIO" }, times: 2 })
+          const put = Effect.forkChild(Effect.result(store.put(capsule)), { startImmediately: true })
+          // Each is held while it writes, and the next one comes; the first two fail.
+          const firstHold = disk.hold({ operation: "write" })
+          const first = yield* put
+          yield* firstHold.reached
+          const second = yield* put
+          const secondHold = disk.hold({ operation: "write" })
+          yield* firstHold.release
+          yield* secondHold.reached
+          const third = yield* put
+          yield* secondHold.release
+          const failed = [first, second, third].map((fiber) => Effect.map(Fiber.join(fiber), Result.isFailure))
+          assert.deepStrictEqual(yield* Effect.all(failed), [true, true, false])
           yield* store.sync([capsule.id])
         }))
       disk.crash("lost")
