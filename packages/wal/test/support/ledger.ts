@@ -3,7 +3,7 @@ import { assert } from "@effect/vitest"
 import type { CommitSeq, PageSize } from "@tidemark/core/Scalars"
 import { toCommitSeq, toPageNumber } from "@tidemark/core/Scalars"
 import * as Effect from "effect/Effect"
-import type { LogReader } from "../../src/CommitLog.ts"
+import type { LogReader, SequencedLog } from "../../src/CommitLog.ts"
 import type { LogEnded } from "../../src/GroupCommit.ts"
 import { emptyVersion, firstDifference, nextVersion, type Version } from "./pages.ts"
 import { commit, type Opened, readTip } from "./sqliteWal.ts"
@@ -75,7 +75,7 @@ export class Ledger {
   }
 
   /** Asserts that what is visible now is what the ledger says about the tip. */
-  checkTip(opened: Pick<Opened, "log">, label: string) {
+  checkTip(opened: { readonly log: Pick<SequencedLog<never>, "openReader" | "published"> }, label: string) {
     return Effect.map(readTip(opened.log), (found) => {
       const { commitSeq } = opened.log.published()
       assert.isUndefined(

@@ -10,7 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
-import type { LogReader } from "../../src/CommitLog.ts"
+import type { LogReader, SequencedLog } from "../../src/CommitLog.ts"
 import { CommitLog } from "../../src/CommitLog.ts"
 import type { LogEnded } from "../../src/GroupCommit.ts"
 import * as SqliteWal from "../../src/SqliteWal.ts"
@@ -109,7 +109,7 @@ export const readVersion = (reader: LogReader) =>
   })
 
 /** Every page that is visible now. */
-export const readTip = (log: CommitLog["Service"]) =>
+export const readTip = (log: Pick<SequencedLog<never>, "openReader">) =>
   Effect.acquireUseRelease(
     Effect.sync(() => log.openReader()),
     readVersion,

@@ -1,0 +1,93 @@
+/** Workloads of a native log over a ledger, and what is left of them on a disk that a crash has visited. */
+import { assert } from "@effect/vitest"
+import type { CommitSeq, PageSize } from "@tidemark/core/Scalars"
+import type { MemoryDisk, Trace } from "@tidemark/platform/MemoryDisk"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import type * as Scope from "effect/Scope"
+import * as CheckpointMarkFormat from "../../src/CheckpointMarkFormat.ts"
+import type * as NativeLog from "../../src/NativeLog.ts"
+import type { CheckpointMode } from "../../src/SqliteWal.ts"
+import { Ledger } from "./ledger.ts"
+import { commit, openByHand, type OpenedNative, type Options } from "./nativeLog.ts"
+import { type Acknowledged, checkVisible, type Recovered, settle } from "./parallelRuns.ts"
+import { memoryPath } from "./sqliteWal.ts"
+
+/** What the checkpoint mark on a disk says. */
+export const markOn = (disk: MemoryDisk): Pick<
+  CheckpointMarkFormat.CheckpointMark,
+  "databasePages" | "kind" | "through"
+> => {
+  const bytes = disk.readFile(CheckpointMarkFormat.checkpointMarkPath(memoryPath))
+  if (bytes === undefined) throw new Error("there is no checkpoint mark")
+  const { databasePages, kind, through } = Result.getOrThrow(CheckpointMarkFormat.decode(bytes))
+  return { kind, through, databasePages }
+}
+
+/** Opens the disk as the next process, compares with the ledger, and leaves without closing anything in order. */
+export const recover = (
+  disk: MemoryDisk,
+  ledger: Ledger,
+  label: string,
+  options: Options = {}
+): Effect.Effect<Recovered> =>
+  Effect.scoped(Effect.gen(function*() {
+    const opened = yield* openByHand(disk, { create: { pageSize: ledger.pageSize }, ...options })
+    return checkVisible(opened, ledger, label)
+  })).pipe(Effect.catchCause((cause) => Effect.die(new Error(`${label}: ${Cause.pretty(cause)}`))))
+
+/** Whatever a power loss takes, the last commit that was acknowledged is there. */
+export const nothingIsLost = (disk: MemoryDisk, ledger: Ledger, label: string): Effect.Effect<void> =>
+  Effect.gen(function*() {
+    for (const choice of ["lost", "kept", 1, 2, 3] as const) {
+      const found = yield* recover(disk.afterCrash(choice), ledger, `${label}, ${choice}`)
+      assert.isTrue(found.visible >= ledger.acknowledged, `${label}, ${choice}: ${found.visible}`)
+    }
+  })
+
+export interface Workload {
+  readonly seed: number
+  readonly pageSize: PageSize
+  readonly rounds: number
+  readonly writers: number
+  readonly checkpoints: ReadonlyArray<CheckpointMode>
+  readonly options?: Partial<NativeLog.NativeLogOptions>
+}
+
+/** Writers that commit side by side while checkpoints of the given modes run, one after another. */
+export const work = (ledger: Ledger, opened: OpenedNative, { checkpoints, rounds, seed, writers }: Workload) => {
+  const writer = Effect.fnUntraced(function*(number: number) {
+    for (let round = 0; round < rounds; round++) {
+      const databasePages = 2 + (number * 3 + round * 5 + seed) % 7
+      yield* commit(ledger, opened, { pages: [2 + (number + round) % 6, 2 + round % 3], databasePages })
+    }
+  })
+  return Effect.all([
+    ...Array.from({ length: writers }, (_, number) => writer(number)),
+    Effect.forEach(checkpoints, (mode) => Effect.andThen(settle, opened.native.checkpoint(mode)))
+  ], { concurrency: "unbounded" })
+}
+
+/** Records a workload from the first byte on, the last one included. */
+export const record = (
+  disk: MemoryDisk,
+  workload: Workload,
+  use: (ledger: Ledger, opened: OpenedNative) => Effect.Effect<unknown, unknown, Scope.Scope> = (ledger, opened) =>
+    work(ledger, opened, workload)
+): Effect.Effect<{ readonly ledger: Ledger; readonly trace: Trace<Acknowledged> }> =>
+  Effect.gen(function*() {
+    const trace = disk.record<Acknowledged>()
+    const ledger = new Ledger(workload.pageSize)
+    ledger.onAcknowledged = (seq: CommitSeq) => trace.mark({ seq })
+    yield* Effect.scoped(Effect.gen(function*() {
+      const opened = yield* openByHand(disk, {
+        create: { pageSize: workload.pageSize },
+        checkpointOnClose: true,
+        ...workload.options
+      })
+      yield* use(ledger, opened)
+    }))
+    trace.stop()
+    return { ledger, trace }
+  }).pipe(Effect.orDie)
