@@ -24,9 +24,10 @@ import { invariant } from "@tidemark/core/Invariant"
 import type { ObjectId } from "@tidemark/core/Scalars"
 import * as Scalars from "@tidemark/core/Scalars"
 import { CommitSeq, toCommitSeq, toObjectId } from "@tidemark/core/Scalars"
-import { blake3, xxh3 } from "@tidemark/platform/Checksum"
+import { xxh3 } from "@tidemark/platform/Checksum"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import { blake3Short } from "./internal/blake3Short.ts"
 import { markerBytes, markerSegmentHeaderBytes, markersPerSegment } from "./internal/markerNames.ts"
 
 export * from "./internal/markerNames.ts"
@@ -236,8 +237,9 @@ idInput.set(idPrefix)
  */
 export const markerId = (bytes: Uint8Array, offset: number = 0): ObjectId => {
   idInput.set(bytes.subarray(offset, offset + offsets.id), idPrefix.length)
-  // In memory of its own: it outlives the rest of the hash.
-  return toObjectId(Uint8Array.from(blake3(idInput).subarray(0, idBytes)))
+  const id = new Uint8Array(idBytes)
+  blake3Short(idInput, id)
+  return toObjectId(id)
 }
 
 /**

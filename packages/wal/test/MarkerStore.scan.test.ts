@@ -12,6 +12,7 @@ import {
   filesOf,
   headerBytes,
   headerOf,
+  idIn,
   recordBytes,
   recordOf,
   scan,
@@ -121,6 +122,14 @@ describe("scanMarkers: what counts", () => {
       const files = filesOf(chainOf([{ start: 0, commits: 9 }, { start: 30, commits: 2 }]))
       files.set(segmentFile(1), headerOf(1, 10))
       assert.deepStrictEqual((yield* found(diskOf(files))).records, [10, 0, 3])
+    }))
+
+  it.effect("the segment with the millionth id comes behind those of six digits", () =>
+    Effect.gen(function*() {
+      const parts = chainOf([{ start: 2_000_000, commits: 4 }, { start: 9_999_990, commits: 12 }])
+      const disk = diskOf(filesOf(parts))
+      assert.isTrue(disk.files.includes(segmentFile(1_000_000)))
+      assert.deepStrictEqual(yield* visited(disk), [...parts])
     }))
 
   it.effect("a segment of which only the header is there has no records", () =>
@@ -350,6 +359,25 @@ describe("scanMarkers: damage", () => {
       })
       plain.set(segmentFile(2), concat(headerOf(2, 20), commit))
       assert.deepStrictEqual(yield* codes(diskOf(plain)), [12, "ChainBroken", 0])
+    }))
+
+  it.effect("RC-26 a record of no commit has slot 0 only", () =>
+    Effect.gen(function*() {
+      // Its checksum, its id, its place in the chain and its sequence are right.
+      const chain = markers.slice(0, 5)
+      for (const seq of [5, 6]) {
+        const capsule = seq === 5 ? zeroId : capsuleNumber(seq)
+        const fields = {
+          seq: seqOf(seq),
+          timeUnixNanos: timeOf(seqOf(seq)),
+          capsule,
+          proof: zeroId,
+          previous: chain.at(-1)?.id ?? zeroId
+        }
+        chain.push({ ...fields, id: idIn(recordOf(fields)) })
+      }
+      const { damage, last } = yield* found(diskOf(filesOf(chain)))
+      assert.deepStrictEqual([last, damage?.code, damage?.behind], [4, "ChainBroken", 1])
     }))
 
   it.effect("RC-26 a commit time that falls breaks the chain", () =>
