@@ -2,15 +2,17 @@
  * The range of row ids that one connection has of one table, and those who wait for the next one. `RowIdCache` says what
  * it promises.
  *
- * A reservation runs in a fiber of its own, in the scope of the cache, until nobody waits: so no waiter can cancel it,
- * and it needs no other wake-up than the answer to the one before.
+ * A reservation runs in a fiber of its own, in the scope of the cache, so no waiter can cancel it. When it is answered,
+ * the step that gives out the range sends the next one if somebody still waits. An allocator of this process answers before
+ * the fiber is even left; then all of this is one synchronous step.
  */
-import { invariant } from "@tidemark/core/Invariant"
 import type { RowId, SchemaEpoch, TableId, TxnToken } from "@tidemark/core/Scalars"
+import * as Cause from "effect/Cause"
 import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { RowIdAllocator, RowIdRange } from "../RowIdAllocator.ts"
 import type { TableRowIds } from "../RowIdCache.ts"
@@ -28,6 +30,7 @@ interface Waiter {
 interface Refill {
   readonly schemaEpoch: SchemaEpoch
   readonly incarnation: number
+  readonly count: number
   /** The refusal of it is the answer to those who came before: what is true now may not have been when it was asked. */
   readonly before: number
   /** The largest id that the transactions here have chosen meanwhile: the range may have been reserved before that. */
@@ -122,84 +125,72 @@ export class RangeOfTable implements TableRowIds {
     return Effect.callback((resume) => {
       const waiter: Waiter = { order: this.arrivals++, schemaEpoch, token, resume }
       this.waiters.add(waiter)
-      if (!this.isRefilling) {
-        this.isRefilling = true
-        Fiber.runIn(this.fork(this.refillWhileWaited), this.scope)
-      }
+      if (!this.isRefilling) this.refillWhileWaited(this.rangeSize)
       return Effect.sync(() => {
         this.waiters.delete(waiter)
       })
     })
   }
 
-  private readonly refillWhileWaited: Effect.Effect<void> = Effect.onExit(
-    Effect.whileLoop({
-      // Nobody waits, and the fiber is not there any more: one step, so that nobody comes between.
-      while: () => this.isRefilling = this.waiters.size > 0,
-      body: () => this.refillOnce,
-      step: () => {}
-    }),
-    (exit) =>
-      Effect.sync(() => {
-        if (Exit.isSuccess(exit)) return
-        // The scope has closed, or the allocator has a defect: nothing will ever arrive.
-        this.isRefilling = false
-        this.refill = undefined
-        const waiting = [...this.waiters]
-        this.waiters.clear()
-        for (const { resume } of waiting) resume(Effect.failCause(exit.cause))
-      })
-  )
-
-  private readonly refillOnce: Effect.Effect<void> = Effect.suspend(() => {
-    const [first] = this.waiters
-    invariant(first !== undefined, "a range is reserved when somebody waits")
-    const { schemaEpoch, token } = first
-    const refill: Refill = {
-      schemaEpoch,
-      incarnation: this.allocator.incarnation(),
-      before: this.arrivals,
-      above: undefined
+  /** Asks for so many ids on behalf of the first who waits, then for whole ranges, until nobody waits. */
+  private refillWhileWaited(count: number): void {
+    this.isRefilling = true
+    for (let [first] = this.waiters; first !== undefined; [first] = this.waiters) {
+      const { schemaEpoch, token } = first
+      const refill: Refill = {
+        schemaEpoch,
+        incarnation: this.allocator.incarnation(),
+        count,
+        before: this.arrivals,
+        above: undefined
+      }
+      this.refill = refill
+      const fiber = this.fork(this.allocator.reserve({ schemaEpoch, table: this.table, token, count }))
+      const exit = fiber.pollUnsafe()
+      if (exit === undefined) {
+        fiber.addObserver((exit) => this.refillWhileWaited(this.settle(refill, exit)))
+        Fiber.runIn(fiber, this.scope)
+        return
+      }
+      count = this.settle(refill, exit)
     }
-    this.refill = refill
-    return Effect.match(this.reserve(schemaEpoch, token), {
-      onSuccess: (range) => this.arrived(refill, range),
-      onFailure: (error) => this.refused(refill, error)
-    })
-  })
-
-  /** A whole range; where there is no room for one any more, a single id (RID-10). */
-  private reserve(schemaEpoch: SchemaEpoch, token: TxnToken | undefined): Effect.Effect<RowIdRange, RowIdError> {
-    const request = { schemaEpoch, table: this.table, token }
-    const range = this.allocator.reserve({ ...request, count: this.rangeSize })
-    return this.rangeSize === 1
-      ? range
-      : Effect.catchTag(range, "Exhausted", () => this.allocator.reserve({ ...request, count: 1 }))
+    this.isRefilling = false
   }
 
-  private arrived(refill: Refill, range: RowIdRange): void {
+  /** Gives everybody his answer whose answer this is; answers how many ids to ask for next. */
+  private settle(refill: Refill, exit: Exit.Exit<RowIdRange, RowIdError>): number {
     this.refill = undefined
-    this.schemaEpoch = refill.schemaEpoch
-    this.incarnation = refill.incarnation
+    if (Exit.isSuccess(exit)) {
+      this.arrived(refill, exit.value)
+      return this.rangeSize
+    }
+    const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
+    // There is no room for a whole range any more, but perhaps for an id (RID-10).
+    if (error?._tag === "Exhausted" && refill.count > 1) return 1
+    const refused = [...this.waiters].filter((waiter) =>
+      // The scope has closed, or the allocator has a defect: that is nobody's own answer.
+      error === undefined || waiter.order < refill.before && waiter.schemaEpoch === refill.schemaEpoch
+    )
+    for (const waiter of refused) this.waiters.delete(waiter)
+    for (const { resume } of refused) resume(Effect.failCause(exit.cause))
+    return this.rangeSize
+  }
+
+  private arrived({ above, incarnation, schemaEpoch }: Refill, range: RowIdRange): void {
+    this.schemaEpoch = schemaEpoch
+    this.incarnation = incarnation
     this.id = range.first
     this.left = range.count
-    if (refill.above !== undefined) this.skip(refill.above)
+    if (above !== undefined) this.skip(above)
     // Everybody's id is taken before anybody goes on: who is resumed may ask for the next one at once.
     const served: Array<[Waiter, RowId]> = []
     for (const waiter of this.waiters) {
-      if (waiter.schemaEpoch !== refill.schemaEpoch) continue
-      const id = this.nextUnsafe(refill.schemaEpoch)
+      if (waiter.schemaEpoch !== schemaEpoch) continue
+      const id = this.nextUnsafe(schemaEpoch)
       if (id === undefined) break
       this.waiters.delete(waiter)
       served.push([waiter, id])
     }
     for (const [{ resume }, id] of served) resume(Effect.succeed(id))
-  }
-
-  private refused({ before, schemaEpoch }: Refill, error: RowIdError): void {
-    this.refill = undefined
-    const refused = [...this.waiters].filter((waiter) => waiter.order < before && waiter.schemaEpoch === schemaEpoch)
-    for (const waiter of refused) this.waiters.delete(waiter)
-    for (const { resume } of refused) resume(Effect.fail(error))
   }
 }
