@@ -6,16 +6,8 @@ import { FileLock } from "@tidemark/platform/FileLock"
 import * as MemoryVfs from "@tidemark/platform/MemoryVfs"
 import { Context, Effect, Exit, Fiber, Layer, Logger } from "effect"
 import { TestClock } from "effect/testing"
-import {
-  contentsOf,
-  database,
-  durableAt,
-  headerPath,
-  makeMachine,
-  pageSize,
-  publishIn,
-  stateAt
-} from "./support/sharedHeaders.ts"
+import { durableAt, pageSize, stateAt } from "./support/headerStates.ts"
+import { contentsOf, database, headerPath, makeMachine, publishIn } from "./support/sharedHeaders.ts"
 
 const { offsets } = Format
 

@@ -4,7 +4,8 @@ import { offsets } from "@tidemark/coordinator/SharedHeaderFormat"
 import type { SharedRegion } from "@tidemark/platform/SharedMemory"
 import { Clock, Effect } from "effect"
 import { writeWindow } from "../src/internal/headerWindow.ts"
-import { contentsOf, freshRegion, isWhole, stateAt, watched } from "./support/sharedHeaders.ts"
+import { isWhole, stateAt, watched } from "./support/headerStates.ts"
+import { contentsOf, freshRegion } from "./support/sharedHeaders.ts"
 
 interface Store {
   readonly offset: number

@@ -1,33 +1,16 @@
-/** Headers that several processes share: made-up ones on a disk in memory, and regions that can be watched and stopped. */
+/** Headers that several processes share: made-up ones on a disk in memory, all in this process. */
 import { assert } from "@effect/vitest"
 import * as SharedHeader from "@tidemark/coordinator/SharedHeader"
 import * as Format from "@tidemark/coordinator/SharedHeaderFormat"
-import { CommitSeq, PageSize, SchemaEpoch } from "@tidemark/core/Scalars"
 import { MemoryDisk } from "@tidemark/platform/MemoryDisk"
 import * as MemoryVfs from "@tidemark/platform/MemoryVfs"
 import { type ProcessIdentity, ProcessLiveness } from "@tidemark/platform/ProcessLiveness"
 import { makeSharedRegions, regionOf, SharedMemory, type SharedRegion } from "@tidemark/platform/SharedMemory"
 import { Context, Effect, Exit, Layer, Logger, Scope } from "effect"
+import { pageSize } from "./headerStates.ts"
 
 export const database = "/app.db"
 export const headerPath = "/app.db.fsqlite-shm"
-export const pageSize = PageSize.make(4096)
-
-/** A state whose three numbers show whether they belong together. */
-export const stateAt = (commit: number | bigint): SharedHeader.HeaderSnapshot => ({
-  commitSeq: CommitSeq.make(BigInt(commit)),
-  schemaEpoch: SchemaEpoch.make(BigInt(commit) * 3n),
-  ecsEpoch: BigInt(commit) * 7n
-})
-
-export const durableAt = (commit: number | bigint, nextTxnId: number | bigint = 1): SharedHeader.DurableState => ({
-  ...stateAt(commit),
-  nextTxnId: BigInt(nextTxnId)
-})
-
-/** Whether the three were published together by {@link stateAt}. */
-export const isWhole = ({ commitSeq, ecsEpoch, schemaEpoch }: SharedHeader.HeaderSnapshot): boolean =>
-  schemaEpoch === commitSeq * 3n && ecsEpoch === commitSeq * 7n
 
 /** What a header says, read from its memory. */
 export const contentsOf = (region: SharedRegion): Format.SharedHeaderContents => {
@@ -102,34 +85,6 @@ export const publishIn = Effect.fnUntraced(function*(
   const scope = yield* Scope.make()
   const publisher = yield* header.becomePublisher(durable).pipe(Scope.provide(scope))
   return { publisher, end: Scope.close(scope, Exit.void) }
-})
-
-/** A region that calls `onStore` before each store and `onLoad` before each load of the one behind it. */
-export const watched = (
-  region: SharedRegion,
-  hooks: {
-    readonly onStore?: (offset: number, value: bigint) => void
-    readonly onLoad?: (offset: number) => void
-  }
-): SharedRegion => ({
-  name: region.name,
-  bytes: region.bytes,
-  medium: region.medium,
-  identity: region.identity,
-  buffer: region.buffer,
-  load: (offset) => {
-    hooks.onLoad?.(offset)
-    return region.load(offset)
-  },
-  store: (offset, value) => {
-    hooks.onStore?.(offset, value)
-    region.store(offset, value)
-  },
-  compareExchange: (offset, expected, replacement) => region.compareExchange(offset, expected, replacement),
-  add: (offset, delta) => region.add(offset, delta),
-  copy: (offset, length) => region.copy(offset, length),
-  notify: (offset, count) => region.notify(offset, count),
-  wait: (offset, expected, timeout) => region.wait(offset, expected, timeout)
 })
 
 /** A region in memory with a header that nobody has published in. */
