@@ -43,7 +43,6 @@ export interface MarkerSink extends GroupCommitSink {
 export const makeMarkerSink = (options: MarkerSinkOptions): MarkerSink => {
   const { barrier, files, onDurable, onPoisoned } = options
   const first = files.next()
-  let isPoisoned = false
 
   const sequenceAt = (lsn: Lsn): CommitSeq => {
     invariant(lsn % markerBytes === 0, "batches are whole markers")
@@ -59,10 +58,8 @@ export const makeMarkerSink = (options: MarkerSinkOptions): MarkerSink => {
     if (barrier === undefined) return write(from)
     let bytes = 0
     for (const buffer of buffers) bytes += buffer.length
-    return Effect.andThen(
-      barrier(from, bytes / markerBytes),
-      Effect.suspend(() => isPoisoned ? Effect.interrupt : write(from))
-    )
+    // Poisoned meanwhile, the files refuse.
+    return Effect.andThen(barrier(from, bytes / markerBytes), Effect.suspend(() => write(from)))
   }
 
   return {
@@ -73,7 +70,6 @@ export const makeMarkerSink = (options: MarkerSinkOptions): MarkerSink => {
     sync: files.sync,
     onDurable: onDurable === undefined ? undefined : (durable) => onDurable(toCommitSeq(sequenceAt(durable) - 1n)),
     onPoisoned: (failure) => {
-      isPoisoned = true
       files.abandon()
       onPoisoned?.(failure)
     },
