@@ -42,7 +42,7 @@ const after = (tip: bigint, count: number) => toCommitSeq(tip + BigInt(count))
 const tick = Effect.andThen(TestClock.adjust("10 millis"), settle)
 
 describe("batches: visibility", () => {
-  test.overLogs("CO-16 at no step of the disk before the answer does a snapshot see the commit", (log) =>
+  test.overEveryLog("CO-16 at no step of the disk before the answer does a snapshot see the commit", (log) =>
     Effect.gen(function*() {
       let steps = 0
       for (const when of ["before", "after"] as const) {
@@ -76,7 +76,7 @@ describe("batches: visibility", () => {
       assert.isAtLeast(steps, 2 * 2 * log.batchSyncs.length)
     }))
 
-  test.overLogs("CO-18 interrupted at any step after it was accepted, the commit finishes, and its token tells", (log) =>
+  test.overEveryLog("CO-18 interrupted at any step after it was accepted, the commit finishes, and its token tells", (log) =>
     Effect.gen(function*() {
       for (const step of [log.batchWrite, log.batchSync]) {
         const database = yield* open20()
@@ -124,7 +124,7 @@ describe("batches: visibility", () => {
 })
 
 describe("batches: what is remembered", () => {
-  test.overLogs("CO-14 memory stays bounded under endless commits over a log; who is below the floor is refused", () =>
+  test.overEveryLog("CO-14 memory stays bounded under endless commits over a log; who is below the floor is refused", () =>
     Effect.gen(function*() {
       const database = yield* open20({ autoCheckpointFrames: 100 })
       const stale = yield* Effect.scoped(makeRequest(database, [5]))
@@ -136,7 +136,7 @@ describe("batches: what is remembered", () => {
       assert.deepInclude(conflict, { _tag: "Conflict", reason: "floor" })
     }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
 
-  test.overLogs("CO-05 CO-15 after a power loss nothing conflicts with a commit that is lost, and what is there does", (log) =>
+  test.overEveryLog("CO-05 CO-15 after a power loss nothing conflicts with a commit that is lost, and what is there does", (log) =>
     Effect.gen(function*() {
       const { disk, tip, ...database } = yield* open20()
       const before = database.coordinator.begin().snapshot
@@ -161,7 +161,7 @@ describe("batches: what is remembered", () => {
       assert.strictEqual(valueOf(yield* readNow(again, 3)), 4)
     }))
 
-  test.overLogs("CO-15 PG-11 after a take-over the size is that of the last commit of a batch, and so are its pages", (log) =>
+  test.overEveryLog("CO-15 PG-11 after a take-over the size is that of the last commit of a batch, and so are its pages", (log) =>
     Effect.gen(function*() {
       // What the commits of one batch write, and the size that they give the database.
       const batches: ReadonlyArray<ReadonlyArray<readonly [numbers: ReadonlyArray<number>, databasePages: number]>> = [

@@ -6,7 +6,7 @@ import { commitPages, forkNow, grow, isWaiting, makeDisk, openMemory, outcomeOf,
 import { test } from "./support/logs.ts"
 
 describe("closing", () => {
-  test.overLogs("PW-15 CO-05 closing ends when the disk takes nothing, and who waits is told", (log) =>
+  test.overEveryLog("PW-15 CO-05 closing ends when the disk takes nothing, and who waits is told", (log) =>
     Effect.gen(function*() {
       const disk = makeDisk()
       const database = yield* openMemory(disk)

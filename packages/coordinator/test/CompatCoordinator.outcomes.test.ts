@@ -37,7 +37,7 @@ const aborted = { _tag: "aborted" } as const
 const committed = (seq: number) => ({ _tag: "committed", commitSeq: seqOf(seq) }) as const
 
 describe("CompatCoordinator: visibility", () => {
-  test.overLogs("CO-16 a snapshot that is taken while the sync is in flight does not see the batch", (log) =>
+  test.overEveryLog("CO-16 a snapshot that is taken while the sync is in flight does not see the batch", (log) =>
     Effect.gen(function*() {
       const database = yield* open50
       const { disk, pager, tip } = database
@@ -55,7 +55,7 @@ describe("CompatCoordinator: visibility", () => {
       assert.strictEqual(valueOf(yield* readNow(database, 7)), 9)
     }))
 
-  test.overLogs("CO-16 who is answered finds his commit visible, and all before it", () =>
+  test.overEveryLog("CO-16 who is answered finds his commit visible, and all before it", () =>
     Effect.gen(function*() {
       const database = yield* open50
       const writers = Array.from({ length: 20 }, (_, writer) =>
@@ -180,7 +180,7 @@ describe("CompatCoordinator: tokens", () => {
       assert.deepStrictEqual(yield* opened.coordinator.outcome(request.token), committed(2))
     }))
 
-  test.overLogs("CO-18 nothing is known of a token that was never seen, nor of one of another epoch", () =>
+  test.overEveryLog("CO-18 nothing is known of a token that was never seen, nor of one of another epoch", () =>
     Effect.gen(function*() {
       const database = yield* open50
       const hold = database.coordinator.begin()
@@ -193,7 +193,7 @@ describe("CompatCoordinator: tokens", () => {
       assert.deepStrictEqual(yield* database.coordinator.outcome({ ...token, id: toTxnId(78n) }), undecided)
     }))
 
-  test.overLogs("transactions that begin have tokens of their own", () =>
+  test.overEveryLog("transactions that begin have tokens of their own", () =>
     Effect.gen(function*() {
       const database = yield* open50
       const tokens = Array.from({ length: 100 }, () => {
@@ -224,7 +224,7 @@ describe("CompatCoordinator: interruption", () => {
       assert.strictEqual((yield* Fiber.join(next)).commitSeq, seqOf(1), "its page is free")
     }))
 
-  test.overLogs("CO-18 interrupted after it was accepted, the commit finishes, and its token tells", (log) =>
+  test.overEveryLog("CO-18 interrupted after it was accepted, the commit finishes, and its token tells", (log) =>
     Effect.gen(function*() {
       const database = yield* open50
       const hold = database.disk.hold(log.batchSync)
@@ -243,7 +243,7 @@ describe("CompatCoordinator: interruption", () => {
       assert.strictEqual(valueOf(yield* readNow(database, 7)), 5)
     }))
 
-  test.overLogs("CO-18 interrupted while its spilled pages are verified, a request changes nothing", () =>
+  test.overEveryLog("CO-18 interrupted while its spilled pages are verified, a request changes nothing", () =>
     Effect.gen(function*() {
       const database = yield* open50
       const request = yield* makeRequest(database, [7], { spillThresholdBytes: 0 })
@@ -263,7 +263,7 @@ describe("CompatCoordinator: spilled write sets", () => {
   const spilled = { spillThresholdBytes: 0 } as const
   const spillFile = (files: ReadonlyArray<string>) => files.find((path) => path.endsWith(".spill")) ?? ""
 
-  test.overLogs("CO-11 a write set that has spilled commits like one in memory", (log) =>
+  test.overEveryLog("CO-11 a write set that has spilled commits like one in memory", (log) =>
     Effect.gen(function*() {
       const database = yield* open50
       const request = yield* makeRequest(database, [3, 4, 5], { ...spilled, value: 6 })
@@ -394,7 +394,7 @@ describe("CompatCoordinator: poison and closing", () => {
       assert.strictEqual((yield* Fiber.join(waiting))._tag, "WalPoisoned")
     }))
 
-  test.overLogs("CO-05 reading goes on after poison, and committing nothing is not refused", (log) =>
+  test.overEveryLog("CO-05 reading goes on after poison, and committing nothing is not refused", (log) =>
     Effect.gen(function*() {
       const database = yield* open50
       database.disk.inject({ ...log.batchSync, fault: { kind: "error", code: "EIO" } })
@@ -403,7 +403,7 @@ describe("CompatCoordinator: poison and closing", () => {
       assert.deepInclude(yield* commitPages(database, []), { commitSeq: database.tip })
     }))
 
-  test.overLogs("CO-05 after recovery the next sequence is the tip and one, and nothing of the commit that failed is seen", (log) =>
+  test.overEveryLog("CO-05 after recovery the next sequence is the tip and one, and nothing of the commit that failed is seen", (log) =>
     Effect.gen(function*() {
       const database = yield* open50
       const { disk, tip } = database
@@ -499,7 +499,7 @@ describe("CompatCoordinator: what is remembered", () => {
       yield* Fiber.join(commit)
     }))
 
-  test.overLogs("CO-15 after a take-over a stale request conflicts, and one below the base of the log is below the floor", () =>
+  test.overEveryLog("CO-15 after a take-over a stale request conflicts, and one below the base of the log is below the floor", () =>
     Effect.gen(function*() {
       const { disk, tip, ...database } = yield* open50
       const { snapshot } = database.coordinator.begin()
@@ -525,7 +525,7 @@ describe("CompatCoordinator: what is remembered", () => {
       })
     }))
 
-  test.overLogs("CO-15 after a take-over a stale request conflicts with a cut that the log has", () =>
+  test.overEveryLog("CO-15 after a take-over a stale request conflicts with a cut that the log has", () =>
     Effect.gen(function*() {
       const { disk, ...database } = yield* open50
       const { snapshot } = database.coordinator.begin()

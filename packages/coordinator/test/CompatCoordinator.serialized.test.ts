@@ -148,7 +148,7 @@ describe("CompatCoordinator", () => {
 })
 
 describe("Pager", () => {
-  test.overLogs("CO-12 concurrent transactions are run again when the serialized one is over", () =>
+  test.overEveryLog("CO-12 concurrent transactions are run again when the serialized one is over", () =>
     Effect.gen(function*() {
       const database = yield* openMemory(makeDisk())
       yield* grow(database, 3)
@@ -176,7 +176,7 @@ describe("Pager", () => {
       assert.strictEqual(valueOf(yield* readNow(database, 2)), 103)
     }))
 
-  test.overLogs("CO-12 withTransaction in mode serialized needs one run, rolls back when it fails, and ends its turn", () =>
+  test.overEveryLog("CO-12 withTransaction in mode serialized needs one run, rolls back when it fails, and ends its turn", () =>
     Effect.gen(function*() {
       const database = yield* openMemory(makeDisk())
       yield* grow(database, 3)

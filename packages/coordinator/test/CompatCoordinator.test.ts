@@ -40,7 +40,7 @@ const open50 = Effect.gen(function*() {
 const after = (tip: bigint, count: number) => toCommitSeq(tip + BigInt(count))
 
 describe("CompatCoordinator: conflicts", () => {
-  test.overLogs("CO-01 a page that changed above the snapshot is a conflict; all of them are listed, with the highest sequence", () =>
+  test.overEveryLog("CO-01 a page that changed above the snapshot is a conflict; all of them are listed, with the highest sequence", () =>
     Effect.gen(function*() {
       const database = yield* open50
       const { coordinator, tip } = database
@@ -64,7 +64,7 @@ describe("CompatCoordinator: conflicts", () => {
       assert.deepStrictEqual(yield* coordinator.outcome(stale.token), { _tag: "aborted" })
     }))
 
-  test.overLogs("CO-01 at the snapshot itself nothing conflicts, nor do pages that nobody else wrote", () =>
+  test.overEveryLog("CO-01 at the snapshot itself nothing conflicts, nor do pages that nobody else wrote", () =>
     Effect.gen(function*() {
       const database = yield* open50
       const stale = yield* makeRequest(database, [5])
@@ -74,7 +74,7 @@ describe("CompatCoordinator: conflicts", () => {
       assert.strictEqual(published(database), after(database.tip, 3))
     }))
 
-  test.overLogs("CO-01 a cut and a page that changed are one conflict: all pages, the highest of both sequences", () =>
+  test.overEveryLog("CO-01 a cut and a page that changed are one conflict: all pages, the highest of both sequences", () =>
     Effect.gen(function*() {
       const database = yield* open50
       const { coordinator, tip } = database
@@ -159,7 +159,7 @@ describe("CompatCoordinator: conflicts", () => {
       for (const [at, path] of expected.entries()) assert.match(syncs[at]?.path ?? "", path)
     }))
 
-  test.overLogs("CO-04 two requests on one page in one batch: the first wins, the second conflicts with its sequence", (log) =>
+  test.overEveryLog("CO-04 two requests on one page in one batch: the first wins, the second conflicts with its sequence", (log) =>
     Effect.gen(function*() {
       const database = yield* open50
       const { coordinator, disk, tip } = database
@@ -179,7 +179,7 @@ describe("CompatCoordinator: conflicts", () => {
 })
 
 describe("CompatCoordinator: places and states", () => {
-  test.overLogs("CO-06 three pages of 4096 bytes take 3 x (24 + 4096) of a SQLite WAL; the next commit starts there", (log) =>
+  test.overEveryLog("CO-06 three pages of 4096 bytes take 3 x (24 + 4096) of a SQLite WAL; the next commit starts there", (log) =>
     Effect.gen(function*() {
       const database = yield* openMemory(makeDisk(), { pageSize: PageSize.make(4096) })
       // A log without offsets answers 0.
@@ -245,7 +245,7 @@ describe("CompatCoordinator: places and states", () => {
       log.complete()
     }))
 
-  test.overLogs("an empty write set takes no sequence and answers its snapshot", () =>
+  test.overEveryLog("an empty write set takes no sequence and answers its snapshot", () =>
     Effect.gen(function*() {
       const database = yield* open50
       const request = yield* makeRequest(database, [])
@@ -309,7 +309,7 @@ describe("CompatCoordinator: the lease", () => {
       assert.strictEqual(log.commits.length, 1)
     }))
 
-  test.overLogs("CO-08 each opening of a database has a larger generation, which names its transactions", () =>
+  test.overEveryLog("CO-08 each opening of a database has a larger generation, which names its transactions", () =>
     Effect.gen(function*() {
       const disk = makeDisk()
       const generations: Array<bigint> = []
@@ -326,7 +326,7 @@ describe("CompatCoordinator: the lease", () => {
 })
 
 describe("CompatCoordinator: reads, sizes and schemas", () => {
-  test.overLogs("CO-13 a page that was read and changed meanwhile is refused under serializable isolation", () =>
+  test.overEveryLog("CO-13 a page that was read and changed meanwhile is refused under serializable isolation", () =>
     Effect.gen(function*() {
       const database = yield* open50
       const { coordinator, tip } = database
@@ -345,7 +345,7 @@ describe("CompatCoordinator: reads, sizes and schemas", () => {
       yield* coordinator.commit(innocent)
     }))
 
-  test.overLogs("CO-13 a page beyond the end that was read is refused when the database grew over it, or was cut before it", () =>
+  test.overEveryLog("CO-13 a page beyond the end that was read is refused when the database grew over it, or was cut before it", () =>
     Effect.gen(function*() {
       const database = yield* open50
       const { coordinator } = database
@@ -444,7 +444,7 @@ describe("CompatCoordinator: reads, sizes and schemas", () => {
       assert.strictEqual((yield* Fiber.join(commit)).commitSeq, toCommitSeq(1n))
     }))
 
-  test.overLogs("PG-11 a size that was chosen conflicts with every other change of the size", () =>
+  test.overEveryLog("PG-11 a size that was chosen conflicts with every other change of the size", () =>
     Effect.gen(function*() {
       const database = yield* open50
       const cut = yield* makeRequest(database, [1], { databasePages: 40 })
@@ -462,7 +462,7 @@ describe("CompatCoordinator: reads, sizes and schemas", () => {
       assert.strictEqual(database.log.published().databasePages, 20)
     }))
 
-  test.overLogs("PG-11 a cut conflicts with a change of a page that it cuts off", () =>
+  test.overEveryLog("PG-11 a cut conflicts with a change of a page that it cuts off", () =>
     Effect.gen(function*() {
       const database = yield* open50
       const cut = yield* makeRequest(database, [1], { databasePages: 40 })

@@ -37,7 +37,7 @@ const inFile = (disk: { readonly readFile: (path: string) => Uint8Array | undefi
   disk.readFile(memoryPath)?.[(number - 1) * pageSize]
 
 describe("Pager: long readers", () => {
-  test.overLogs("PG-03 a long reader keeps its versions, with and without a cache, while everything else goes on", () =>
+  test.overEveryLog("PG-03 a long reader keeps its versions, with and without a cache, while everything else goes on", () =>
     Effect.gen(function*() {
       for (const cacheBytes of [undefined, 0]) {
         const database = yield* open({ pager: { cacheBytes } })
@@ -64,7 +64,7 @@ describe("Pager: long readers", () => {
       }
     }))
 
-  test.overLogs("PG-03 modes that wait for readers are blocked by one, say so, and leave its snapshot alone", () =>
+  test.overEveryLog("PG-03 modes that wait for readers are blocked by one, say so, and leave its snapshot alone", () =>
     Effect.gen(function*() {
       for (const mode of ["full", "restart", "truncate"] satisfies ReadonlyArray<CheckpointMode>) {
         const database = yield* open()
@@ -87,7 +87,7 @@ describe("Pager: long readers", () => {
       }
     }))
 
-  test.overLogs("PG-03 a committer does not stand in the way of the checkpoint that holds it up", () =>
+  test.overEveryLog("PG-03 a committer does not stand in the way of the checkpoint that holds it up", () =>
     Effect.gen(function*() {
       const database = yield* open()
       for (const number of [2, 3]) yield* write(database, number, 2)
@@ -112,7 +112,7 @@ describe("Pager: long readers", () => {
       assert.strictEqual(valueOf(yield* readNow(database, 2)), 21)
     }))
 
-  test.overLogs("PG-03 a snapshot of the tip sees the same through a restart and what is committed after it", () =>
+  test.overEveryLog("PG-03 a snapshot of the tip sees the same through a restart and what is committed after it", () =>
     Effect.gen(function*() {
       for (const cacheBytes of [undefined, 0]) {
         const database = yield* open({ pager: { cacheBytes } })
@@ -139,7 +139,7 @@ describe("Pager: long readers", () => {
       }
     }))
 
-  test.overLogs("PG-03 a read that is under way when the log starts over answers the page of its snapshot", (log) =>
+  test.overEveryLog("PG-03 a read that is under way when the log starts over answers the page of its snapshot", (log) =>
     Effect.gen(function*() {
       const database = yield* open({ pager: { cacheBytes: 10_000_000 } })
       for (const number of [2, 3]) yield* write(database, number, number)
@@ -159,7 +159,7 @@ describe("Pager: long readers", () => {
       assert.strictEqual(valueOf(yield* readNow(again, 2)), 22)
     }))
 
-  test.overLogs("PG-03 a read that ends after its transaction leaves nothing wrong in the cache", (log) =>
+  test.overEveryLog("PG-03 a read that ends after its transaction leaves nothing wrong in the cache", (log) =>
     Effect.gen(function*() {
       const database = yield* open()
       yield* write(database, 2, 2)
@@ -181,7 +181,7 @@ describe("Pager: long readers", () => {
 })
 
 describe("Pager: automatic checkpoints", () => {
-  test.overLogs("PG-07 after 1000 frames, not after 999, and in the background", () =>
+  test.overEveryLog("PG-07 after 1000 frames, not after 999, and in the background", () =>
     Effect.gen(function*() {
       const database = yield* open({ autoCheckpointFrames: undefined })
       for (let at = 1; at < 1000; at++) yield* write(database, 1, 1)
@@ -198,7 +198,7 @@ describe("Pager: automatic checkpoints", () => {
       assert.strictEqual(inFile(database.disk, 1), 2)
     }))
 
-  test.overLogs("PG-07 it goes up to the oldest reader, and on when that is gone", () =>
+  test.overEveryLog("PG-07 it goes up to the oldest reader, and on when that is gone", () =>
     Effect.gen(function*() {
       const database = yield* open({ autoCheckpointFrames: 10 })
       yield* write(database, 2, 1)
@@ -214,7 +214,7 @@ describe("Pager: automatic checkpoints", () => {
       assert.strictEqual(valueOf(yield* readNow(database, 2)), 60)
     }))
 
-  test.overLogs("PG-07 one that fails never fails a commit, and a later one is not tried on that file", () =>
+  test.overEveryLog("PG-07 one that fails never fails a commit, and a later one is not tried on that file", () =>
     Effect.gen(function*() {
       const database = yield* open({ autoCheckpointFrames: 10 })
       yield* write(database, 2, 0)
@@ -239,7 +239,7 @@ describe("Pager: automatic checkpoints", () => {
       assert.strictEqual(inFile(database.disk, 2), 100)
     }))
 
-  test.overLogs("PG-07 commits, readers and checkpoints side by side over many generations", () =>
+  test.overEveryLog("PG-07 commits, readers and checkpoints side by side over many generations", () =>
     Effect.gen(function*() {
       const database = yield* open({
         autoCheckpointFrames: 20,

@@ -47,7 +47,7 @@ const valuesOf = (database: Pick<Database, "pager">, upTo: number) =>
   }))
 
 describe("Pager: growing", () => {
-  test.overLogs("PG-11 pages between the end and what was written are zeros, and belong to the database", () =>
+  test.overEveryLog("PG-11 pages between the end and what was written are zeros, and belong to the database", () =>
     Effect.gen(function*() {
       const database = yield* open10
       yield* database.pager.withTransaction((tx) => tx.write(page(14), filled(14)))
@@ -57,7 +57,7 @@ describe("Pager: growing", () => {
       assert.deepStrictEqual(yield* valuesOf(database, 14), [2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 0, 0, 14])
     }))
 
-  test.overLogs("PG-11 pages that were allocated and never written are zeros, and are there", () =>
+  test.overEveryLog("PG-11 pages that were allocated and never written are zeros, and are there", () =>
     Effect.gen(function*() {
       const database = yield* open10
       const allocated = yield* database.pager.withTransaction((tx) =>
@@ -68,7 +68,7 @@ describe("Pager: growing", () => {
       assert.deepStrictEqual((yield* valuesOf(database, 12)).slice(-2), [0, 0])
     }))
 
-  test.overLogs("PG-11 two that grow the database at once get the same page, and one of them is refused", () =>
+  test.overEveryLog("PG-11 two that grow the database at once get the same page, and one of them is refused", () =>
     Effect.gen(function*() {
       const database = yield* open10
       const first = yield* database.pager.begin()
@@ -79,7 +79,7 @@ describe("Pager: growing", () => {
       assert.strictEqual(sizeOf(database), 11)
     }))
 
-  test.overLogs("PG-11 fibers that each allocate a page get one each", () =>
+  test.overEveryLog("PG-11 fibers that each allocate a page get one each", () =>
     Effect.gen(function*() {
       const database = yield* open10
       const allocated = yield* Effect.forEach(
@@ -97,7 +97,7 @@ describe("Pager: growing", () => {
       }
     }))
 
-  test.overLogs("PG-11 growth beyond what a commit can carry is refused, however far it goes", () =>
+  test.overEveryLog("PG-11 growth beyond what a commit can carry is refused, however far it goes", () =>
     Effect.gen(function*() {
       const database = yield* open10
       for (const number of [98_302 + 11, 4_000_000_000]) {
@@ -109,7 +109,7 @@ describe("Pager: growing", () => {
       yield* database.pager.withTransaction((tx) => tx.write(page(11), filled(11)))
     }))
 
-  test.overLogs("PG-11 who has seen the size and is serializable is refused when it changed", () =>
+  test.overEveryLog("PG-11 who has seen the size and is serializable is refused when it changed", () =>
     Effect.gen(function*() {
       const database = yield* open10
       const looking: ReadonlyArray<(tx: Pager.Transaction) => Effect.Effect<unknown, PageOutOfRange>> = [
@@ -135,7 +135,7 @@ describe("Pager: growing", () => {
 })
 
 describe("Pager: cutting", () => {
-  test.overLogs("PG-11 a cut database ends there, its pages behind the end are zeros, also when they come back", () =>
+  test.overEveryLog("PG-11 a cut database ends there, its pages behind the end are zeros, also when they come back", () =>
     Effect.gen(function*() {
       const database = yield* open10
       yield* database.pager.withTransaction((tx) => tx.truncateTo(4))
@@ -148,7 +148,7 @@ describe("Pager: cutting", () => {
       assert.deepStrictEqual(yield* valuesOf(database, 10), [2, 3, 4, 0, 0, 0, 0, 0, 0])
     }))
 
-  test.overLogs("PG-11 a transaction sees its own cut, and what it writes behind it again", () =>
+  test.overEveryLog("PG-11 a transaction sees its own cut, and what it writes behind it again", () =>
     Effect.gen(function*() {
       const database = yield* open10
       yield* database.pager.withTransaction(Effect.fnUntraced(function*(tx) {
@@ -168,7 +168,7 @@ describe("Pager: cutting", () => {
       assert.deepStrictEqual(yield* valuesOf(database, 10), [2, 3, 4, 5, 6, 0, 0, 0, 0])
     }))
 
-  test.overLogs("PG-11 a cut of the transaction's own growth leaves no hole", () =>
+  test.overEveryLog("PG-11 a cut of the transaction's own growth leaves no hole", () =>
     Effect.gen(function*() {
       const database = yield* open10
       yield* database.pager.withTransaction(Effect.fnUntraced(function*(tx) {
@@ -186,7 +186,7 @@ describe("Pager: cutting", () => {
       assert.deepStrictEqual((yield* valuesOf(database, 16)).slice(-3), [14, 0, 0])
     }))
 
-  test.overLogs("PG-11 cutting to the size that it has, and back to it, commits nothing or the zeros alone", () =>
+  test.overEveryLog("PG-11 cutting to the size that it has, and back to it, commits nothing or the zeros alone", () =>
     Effect.gen(function*() {
       const database = yield* open10
       yield* database.pager.withTransaction((tx) => tx.truncateTo(10))
@@ -201,7 +201,7 @@ describe("Pager: cutting", () => {
       assert.deepStrictEqual((yield* valuesOf(database, 10)).slice(-3), [8, 0, 0])
     }))
 
-  test.overLogs("PG-11 a cut conflicts with whoever changed what it cuts off, and with every change of the size", () =>
+  test.overEveryLog("PG-11 a cut conflicts with whoever changed what it cuts off, and with every change of the size", () =>
     Effect.gen(function*() {
       const others: ReadonlyArray<readonly [string, (tx: Pager.Transaction) => Effect.Effect<unknown, unknown>]> = [
         ["a page that is cut off", (tx) => tx.write(page(9), filled(1))],
@@ -231,7 +231,7 @@ describe("Pager: cutting", () => {
       )
     }))
 
-  test.overLogs("PG-11 who wrote or read beyond a cut conflicts with it", () =>
+  test.overEveryLog("PG-11 who wrote or read beyond a cut conflicts with it", () =>
     Effect.gen(function*() {
       const database = yield* open10
       const writer = yield* database.pager.begin()
@@ -255,7 +255,7 @@ describe("Pager: cutting", () => {
       assert.deepStrictEqual(yield* valuesOf(database, 8), [2, 3, 4, 50, 6, 0, 0])
     }))
 
-  test.overLogs("PG-11 a cut and a regrowth that come to the old size conflict with growth by another", () =>
+  test.overEveryLog("PG-11 a cut and a regrowth that come to the old size conflict with growth by another", () =>
     Effect.gen(function*() {
       const database = yield* open10
       const tx = yield* database.pager.begin()
@@ -267,7 +267,7 @@ describe("Pager: cutting", () => {
       assert.strictEqual(sizeOf(database), 12)
     }))
 
-  test.overLogs("PG-11 PG-03 an older snapshot keeps what was cut off, through a checkpoint", () =>
+  test.overEveryLog("PG-11 PG-03 an older snapshot keeps what was cut off, through a checkpoint", () =>
     Effect.gen(function*() {
       const database = yield* open10
       const old = yield* database.pager.begin()
@@ -283,7 +283,7 @@ describe("Pager: cutting", () => {
 })
 
 describe("Pager: the header of page 1", () => {
-  test.overLogs("PG-11 says the size after every growth and cut, so that it survives a log that is gone", () =>
+  test.overEveryLog("PG-11 says the size after every growth and cut, so that it survives a log that is gone", () =>
     Effect.gen(function*() {
       const disk = makeDisk()
       for (const [size, value] of [[7, 1], [12, 2], [5, 3], [6, 4]] as const) {
@@ -301,7 +301,7 @@ describe("Pager: the header of page 1", () => {
       }
     }))
 
-  test.overLogs("PG-11 SQLite believes the size, with the log that it can read and without one", (log) =>
+  test.overEveryLog("PG-11 SQLite believes the size, with the log that it can read and without one", (log) =>
     Effect.gen(function*() {
       const directory = yield* temporaryDirectory
       for (const end of ["truncate", "close", "close without a checkpoint"] as const) {
@@ -328,7 +328,7 @@ describe("Pager: the header of page 1", () => {
       }
     }))
 
-  test.overLogs("PG-11 a page 1 that was written by the transaction keeps its bytes but for the size", () =>
+  test.overEveryLog("PG-11 a page 1 that was written by the transaction keeps its bytes but for the size", () =>
     Effect.gen(function*() {
       const database = yield* open10
       yield* database.pager.withTransaction(Effect.fnUntraced(function*(tx) {
@@ -343,7 +343,7 @@ describe("Pager: the header of page 1", () => {
       assert.deepStrictEqual(yield* readNow(database, 1), expected)
     }))
 
-  test.overLogs("PG-11 a page 1 that is no header is left alone", () =>
+  test.overEveryLog("PG-11 a page 1 that is no header is left alone", () =>
     Effect.gen(function*() {
       const database = yield* open10
       yield* database.pager.withTransaction((tx) => tx.write(page(1), filled(5)))
@@ -373,7 +373,7 @@ describe("Pager: SQLite's lock-byte page", () => {
     return yield* openMemory(disk, { pageSize: large })
   })
 
-  test.overLogs("PG-11 it is never handed out, and the page behind it is", () =>
+  test.overEveryLog("PG-11 it is never handed out, and the page behind it is", () =>
     Effect.gen(function*() {
       const database = yield* openLarge(lockPage - 1)
       assert.strictEqual(sizeOf(database), 16_384)
@@ -386,7 +386,7 @@ describe("Pager: SQLite's lock-byte page", () => {
       assert.strictEqual(database.control.pending(), 3, "two new pages and page 1, not the one between")
     }))
 
-  test.overLogs("PG-11 it is not accepted, whether to read, to write, to adopt or to end with", () =>
+  test.overEveryLog("PG-11 it is not accepted, whether to read, to write, to adopt or to end with", () =>
     Effect.gen(function*() {
       const database = yield* openLarge(lockPage + 3)
       const tx = yield* database.pager.begin()
@@ -409,7 +409,7 @@ describe("Pager: SQLite's lock-byte page", () => {
       assert.strictEqual(tx.allocate(), lockPage + 1)
     }))
 
-  test.overLogs("PG-11 a hole that goes over it is filled around it", () =>
+  test.overEveryLog("PG-11 a hole that goes over it is filled around it", () =>
     Effect.gen(function*() {
       const database = yield* openLarge(lockPage - 2)
       yield* database.pager.withTransaction((tx) => tx.write(page(lockPage + 2), filled(3, large)))
@@ -418,7 +418,7 @@ describe("Pager: SQLite's lock-byte page", () => {
       assert.strictEqual(valueOf(yield* readNow(database, lockPage + 2)), 3)
     }))
 
-  test.overLogs("PG-11 who has seen that the database ends before it notices that it grew over it", () =>
+  test.overEveryLog("PG-11 who has seen that the database ends before it notices that it grew over it", () =>
     Effect.gen(function*() {
       const database = yield* openLarge(lockPage - 1)
       const tx = yield* database.pager.begin({ isolation: "serializable" })

@@ -54,7 +54,7 @@ const isDefect = (exit: Exit.Exit<unknown, unknown>, sentence: RegExp): void => 
 }
 
 describe("Pager: transactions", () => {
-  test.overLogs("PG-01 what goes in and what comes out are copies", () =>
+  test.overEveryLog("PG-01 what goes in and what comes out are copies", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       const bytes = filled(1)
@@ -80,7 +80,7 @@ describe("Pager: transactions", () => {
       }
     }))
 
-  test.overLogs("PG-01 PG-10 nor do bytes that are Node buffers lead into the cache", () =>
+  test.overEveryLog("PG-01 PG-10 nor do bytes that are Node buffers lead into the cache", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       yield* database.pager.withTransaction((tx) =>
@@ -102,7 +102,7 @@ describe("Pager: transactions", () => {
       }
     }))
 
-  test.overLogs("PG-01 memory that a transaction gave back is never seen through another one", () =>
+  test.overEveryLog("PG-01 memory that a transaction gave back is never seen through another one", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       const numbers = Array.from({ length: 8 }, (_, at) => at + 2)
@@ -124,7 +124,7 @@ describe("Pager: transactions", () => {
       for (const number of numbers) assert.strictEqual(valueOf(yield* readNow(database, number)) >> 4, number)
     }))
 
-  test.overLogs("PG-01 committing reads alone takes no sequence and answers the snapshot", () =>
+  test.overEveryLog("PG-01 committing reads alone takes no sequence and answers the snapshot", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       const answer = yield* Effect.scoped(Effect.gen(function*() {
@@ -136,7 +136,7 @@ describe("Pager: transactions", () => {
       assert.deepStrictEqual(answer, { commitSeq: database.tip, walOffset: 0 })
     }))
 
-  test.overLogs("a transaction is not used after its end: that is a defect, whatever is called", () =>
+  test.overEveryLog("a transaction is not used after its end: that is a defect, whatever is called", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       const ends = [(tx: Pager.Transaction) => Effect.asVoid(tx.commit), (tx: Pager.Transaction) => tx.rollback]
@@ -162,7 +162,7 @@ describe("Pager: transactions", () => {
       assert.strictEqual(published(database), toCommitSeq(database.tip + 1n))
     }))
 
-  test.overLogs("PG-01 a rollback, or the end of the scope, while the commit is on its way does not disturb it", (log) =>
+  test.overEveryLog("PG-01 a rollback, or the end of the scope, while the commit is on its way does not disturb it", (log) =>
     Effect.gen(function*() {
       const database = yield* open10({ maxQueuedBytes: 600 })
       const hold = database.disk.hold(log.batchWrite)
@@ -189,7 +189,7 @@ describe("Pager: transactions", () => {
       for (const number of [2, 3, 4]) assert.strictEqual(valueOf(yield* readNow(database, number)), number)
     }))
 
-  test.overLogs("a transaction that was refused is over", () =>
+  test.overEveryLog("a transaction that was refused is over", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       const tx = yield* database.pager.begin()
@@ -200,7 +200,7 @@ describe("Pager: transactions", () => {
       assert.deepStrictEqual(yield* database.coordinator.outcome(tx.token), { _tag: "aborted" })
     }))
 
-  test.overLogs("pages that are none, and bytes that are not a page, are refused; the transaction goes on", () =>
+  test.overEveryLog("pages that are none, and bytes that are not a page, are refused; the transaction goes on", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       const tx = yield* database.pager.begin()
@@ -232,7 +232,7 @@ describe("Pager: transactions", () => {
       assert.strictEqual(database.log.published().databasePages, 10)
     }))
 
-  test.overLogs("write acts when it is called; the effect only moves pages out of memory", () =>
+  test.overEveryLog("write acts when it is called; the effect only moves pages out of memory", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       const tx = yield* database.pager.begin()
@@ -249,7 +249,7 @@ describe("Pager: transactions", () => {
 class UserError extends Data.TaggedError("UserError")<{}> {}
 
 describe("Pager: retries", () => {
-  test.overLogs("PG-02 a conflict is run again on a fresh snapshot, and each attempt is counted", () =>
+  test.overEveryLog("PG-02 a conflict is run again on a fresh snapshot, and each attempt is counted", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       const snapshots: Array<bigint> = []
@@ -264,7 +264,7 @@ describe("Pager: retries", () => {
       assert.strictEqual((yield* Metric.value(CoordinatorMetrics.retries)).count, 3)
     }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
 
-  test.overLogs("PG-02 a serialization failure is run again too", () =>
+  test.overEveryLog("PG-02 a serialization failure is run again too", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       let attempts = 0
@@ -281,7 +281,7 @@ describe("Pager: retries", () => {
       assert.strictEqual(valueOf(yield* readNow(database, 3)), 21)
     }))
 
-  test.overLogs("PG-02 a retry does not begin before the commit that was in the way is visible", (log) =>
+  test.overEveryLog("PG-02 a retry does not begin before the commit that was in the way is visible", (log) =>
     Effect.gen(function*() {
       for (const schedule of [undefined, Schedule.recurs(3)]) {
         const database = yield* open10()
@@ -307,7 +307,7 @@ describe("Pager: retries", () => {
       }
     }))
 
-  test.overLogs("PG-02 a retry that waits ends with the log when that fails", (log) =>
+  test.overEveryLog("PG-02 a retry that waits ends with the log when that fails", (log) =>
     Effect.gen(function*() {
       const database = yield* open10()
       const hold = database.disk.hold(log.batchSync)
@@ -322,7 +322,7 @@ describe("Pager: retries", () => {
       assert.strictEqual(yield* Fiber.join(retried), "WalPoisoned")
     }))
 
-  test.overLogs("PG-02 a schedule says when and how often; the last conflict is the answer", () =>
+  test.overEveryLog("PG-02 a schedule says when and how often; the last conflict is the answer", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       let attempts = 0
@@ -350,7 +350,7 @@ describe("Pager: retries", () => {
       assert.strictEqual((yield* Metric.value(CoordinatorMetrics.retries)).count, 2, "two were run again")
     }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
 
-  test.overLogs("PG-02 an error of the user is not retried, nor is a defect; nothing is committed", () =>
+  test.overEveryLog("PG-02 an error of the user is not retried, nor is a defect; nothing is committed", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       for (const schedule of [undefined, Schedule.recurs(5)]) {
@@ -377,7 +377,7 @@ describe("Pager: retries", () => {
       }
     }))
 
-  test.overLogs("PG-02 a committed value is answered once; who is interrupted while waiting leaves nothing", (log) =>
+  test.overEveryLog("PG-02 a committed value is answered once; who is interrupted while waiting leaves nothing", (log) =>
     Effect.gen(function*() {
       const database = yield* open10()
       const hold = database.disk.hold(log.batchSync)
@@ -399,7 +399,7 @@ describe("Pager: retries", () => {
 })
 
 describe("Pager: reading", () => {
-  test.overLogs("PG-05 no dirty read, no non-repeatable read, no phantom page", () =>
+  test.overEveryLog("PG-05 no dirty read, no non-repeatable read, no phantom page", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       const reader = yield* database.pager.begin()
@@ -415,7 +415,7 @@ describe("Pager: reading", () => {
       assert.strictEqual(valueOf(yield* readNow(database, 14)), 1)
     }))
 
-  test.overLogs("PG-05 a page that was cut off is not found in the cache", () =>
+  test.overEveryLog("PG-05 a page that was cut off is not found in the cache", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       yield* database.pager.withTransaction((tx) => tx.write(page(9), filled(9)))
@@ -431,7 +431,7 @@ describe("Pager: reading", () => {
       assert.strictEqual(valueOf(yield* now.read(page(9))), 0)
     }))
 
-  test.overLogs("PG-06 what is read again comes from the cache, in bounded memory; the rest from the disk", () =>
+  test.overEveryLog("PG-06 what is read again comes from the cache, in bounded memory; the rest from the disk", () =>
     Effect.gen(function*() {
       const reads = { count: 0 }
       const run = Effect.fnUntraced(function*(cachedPages: number) {
@@ -454,7 +454,7 @@ describe("Pager: reading", () => {
       assert.strictEqual(reads.count, 9)
     }))
 
-  test.overLogs("PG-06 a committed page is in the cache for whoever reads it next", () =>
+  test.overEveryLog("PG-06 a committed page is in the cache for whoever reads it next", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       yield* database.pager.withTransaction((tx) => tx.write(page(5), filled(5)))
@@ -462,7 +462,7 @@ describe("Pager: reading", () => {
       assert.strictEqual(valueOf(yield* readNow(database, 5)), 5)
     }))
 
-  test.overLogs("PG-09 readSync answers what read answers: own writes, snapshot, zeros beyond the end", () =>
+  test.overEveryLog("PG-09 readSync answers what read answers: own writes, snapshot, zeros beyond the end", () =>
     Effect.gen(function*() {
       const database = yield* open10({ pager: { spillThresholdBytes: 2 * pageSize } })
       yield* database.pager.withTransaction((tx) => tx.write(page(3), filled(3)))
@@ -474,7 +474,7 @@ describe("Pager: reading", () => {
       }
     }))
 
-  test.overLogs("PG-09 readSync throws what read fails with, as the same values", () =>
+  test.overEveryLog("PG-09 readSync throws what read fails with, as the same values", () =>
     Effect.gen(function*() {
       const database = yield* open10({ pager: { cacheBytes: 0, spillThresholdBytes: 0 } })
       const tx = yield* database.pager.begin()
@@ -499,7 +499,7 @@ describe("Pager: reading", () => {
       yield* tx.rollback
     }))
 
-  test.overLogs("PG-09 a database file that ends too early is the same typed error for both", () =>
+  test.overEveryLog("PG-09 a database file that ends too early is the same typed error for both", () =>
     Effect.gen(function*() {
       const database = yield* open10({ pager: { cacheBytes: 0 } })
       yield* database.control.checkpoint("restart")
@@ -514,7 +514,7 @@ describe("Pager: reading", () => {
 })
 
 describe("Pager: write sets", () => {
-  test.overLogs("PG-10 a write set is taken out, handed to another transaction, and to a third after a conflict", () =>
+  test.overEveryLog("PG-10 a write set is taken out, handed to another transaction, and to a third after a conflict", () =>
     Effect.gen(function*() {
       for (const spillThresholdBytes of [undefined, 0]) {
         const database = yield* open10({ pager: { spillThresholdBytes } })
@@ -540,7 +540,7 @@ describe("Pager: write sets", () => {
       }
     }))
 
-  test.overLogs("PG-10 pages that were taken are the taker's: no later transaction uses their memory", () =>
+  test.overEveryLog("PG-10 pages that were taken are the taker's: no later transaction uses their memory", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       const taken = yield* Effect.scoped(Effect.gen(function*() {
@@ -559,7 +559,7 @@ describe("Pager: write sets", () => {
       assert.strictEqual(valueOf(taken.get(page(2)) ?? new Uint8Array(1)), 2)
     }))
 
-  test.overLogs("PG-10 growth and cuts go with the write set that is taken out", () =>
+  test.overEveryLog("PG-10 growth and cuts go with the write set that is taken out", () =>
     Effect.gen(function*() {
       const database = yield* open10()
       const grown = yield* database.pager.begin()

@@ -257,7 +257,7 @@ const checkPlan = Effect.fnUntraced(
 
 describe("isolation of transactions that change the size", () => {
   for (const isolation of ["snapshot", "serializable"] as const) {
-    test.overLogs(`PG-05 PG-11 random growth and cuts under ${isolation} isolation`, (log) =>
+    test.overEveryLog(`PG-05 PG-11 random growth and cuts under ${isolation} isolation`, (log) =>
       Effect.gen(function*() {
         const numRuns = log.name === "SQLite WAL" ? 120 : 80
         const counts = { committed: 0, refused: 0, resized: 0 }

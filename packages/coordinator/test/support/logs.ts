@@ -48,6 +48,7 @@ export interface LogOptions {
   readonly maxQueuedBytes: number | undefined
   /** For one of them alone. */
   readonly sqlite: Partial<SqliteWal.SqliteWalOptions> | undefined
+  /** Of these the native log takes `checkpointOnClose`. */
   readonly parallel: Partial<ParallelWal.ParallelWalOptions> | undefined
   /** Stands between the coordinator and the log, where the log is handed pages. */
   readonly wrapLog: ((log: CommitLog["Service"]) => CommitLog["Service"]) | undefined
@@ -174,13 +175,13 @@ const markersPath = /\/markers\/segment-\d{6}\.log$/
 
 export const nativeLog: LogKind = {
   name: "native log",
-  layer: ({ autoCheckpointFrames, database, maxQueuedBytes, pageSize, pager, wrapLog }) => {
+  layer: ({ autoCheckpointFrames, database, maxQueuedBytes, pageSize, pager, parallel, wrapLog }) => {
     const log = NativeLog.layer({
       database,
       create: { pageSize },
       autoCheckpointFrames,
       groupCommit: maxQueuedBytes === undefined ? undefined : { maxQueuedBytes },
-      checkpointOnClose: false
+      checkpointOnClose: parallel?.checkpointOnClose ?? false
     })
     const control = Layer.effect(
       LogControl,
@@ -241,7 +242,7 @@ const over =
 /** One test for each log, or for one of them, over which everything is opened that is opened in it. */
 export const test = {
   overLogs: over([sqliteWal, parallelWal]),
-  /** What does not depend on pages being handed to the log. */
+  /** What does not depend on pages being handed to the log: a native commit writes its capsule before it is accepted. */
   overEveryLog: over([sqliteWal, parallelWal, nativeLog]),
   overSqliteWal: over([sqliteWal]),
   overParallelWal: over([parallelWal])
