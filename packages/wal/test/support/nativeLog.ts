@@ -13,7 +13,7 @@ import type { LogEnded } from "../../src/GroupCommit.ts"
 import { markersDirectory } from "../../src/MarkerFormat.ts"
 import * as NativeLog from "../../src/NativeLog.ts"
 import type { Change, Ledger } from "./ledger.ts"
-import { filledPage, nextVersion } from "./pages.ts"
+import { filledPage, nextVersion, type Version } from "./pages.ts"
 import { memoryPath, prepareDisk } from "./sqliteWal.ts"
 
 export const pageSize = PageSize.make(512)
@@ -138,44 +138,73 @@ export const handOver = (
     }
   })
 
+interface Prepared {
+  readonly commit: NativeLog.NativeCommit
+  readonly after: Version
+}
+
+/** Puts the capsule of the change that follows `before` as commit `seq`. */
+const prepare = (ledger: Ledger, opened: OpenedNative, seq: CommitSeq, before: Version, change: Change) =>
+  Effect.gen(function*() {
+    const stamp = Number(seq % 0xffffffn) + 1
+    const { after, written } = nextVersion(before, ledger.pageSize, stamp, change.pages, change.databasePages)
+    const capsule = capsuleOf(seq, written, after.databasePages, ledger.pageSize)
+    yield* opened.capsules.put(capsule)
+    return { commit: commitOf(seq, written, after.databasePages, capsule), after }
+  })
+
+/** Hands over what was prepared, when there is room; completes when it was, with what becomes of it. */
+const submit = (ledger: Ledger, opened: OpenedNative, { after, commit }: Prepared) =>
+  Effect.callback<Deferred.Deferred<CommitSeq, LogEnded>>((resume) => {
+    const outcome = Deferred.makeUnsafe<CommitSeq, LogEnded>()
+    const stepBack = handOver(opened, commit, () => {
+      if (opened.log.ended() === undefined) {
+        ledger.versions.set(commit.seq, after)
+        ledger.lastSeq = commit.seq
+      }
+      resume(Exit.succeed(outcome))
+    }, (exit) => {
+      if (Exit.isSuccess(exit)) {
+        ledger.acknowledged = commit.seq
+        ledger.onAcknowledged(commit.seq)
+      }
+      Deferred.doneUnsafe(outcome, exit)
+    })
+    return Effect.sync(stepBack)
+  })
+
 /** Puts the capsule of a change and commits it; what the ledger says moves when it is handed over. */
 export const commit = (
   ledger: Ledger,
   opened: OpenedNative,
   change: Change
 ): Effect.Effect<CommitSeq, LogEnded | VfsError> =>
+  Effect.suspend(() => {
+    const next = toCommitSeq(ledger.lastSeq + 1n)
+    return Effect.flatMap(
+      prepare(ledger, opened, next, ledger.version(ledger.lastSeq), change),
+      (prepared) => submit(ledger, opened, prepared)
+    )
+  }).pipe((turn) => opened.turn.withPermit(turn), Effect.flatMap(Deferred.await))
+
+/** Commits so many changes in one batch: all capsules are put before the first commit is handed over. */
+export const burst = (
+  ledger: Ledger,
+  opened: OpenedNative,
+  count: number
+): Effect.Effect<void, LogEnded | VfsError> =>
   Effect.gen(function*() {
-    const outcome = Deferred.makeUnsafe<CommitSeq, LogEnded>()
-    yield* opened.turn.withPermit(Effect.gen(function*() {
-      const seq = toCommitSeq(ledger.lastSeq + 1n)
-      const { after, written } = nextVersion(
-        ledger.version(ledger.lastSeq),
-        ledger.pageSize,
-        Number(seq % 0xffffffn) + 1,
-        change.pages,
-        change.databasePages
-      )
-      const capsule = capsuleOf(seq, written, after.databasePages, ledger.pageSize)
-      yield* opened.capsules.put(capsule)
-      yield* Effect.callback<void>((resume) => {
-        const stepBack = handOver(opened, commitOf(seq, written, after.databasePages, capsule), () => {
-          if (opened.log.ended() === undefined) {
-            ledger.versions.set(seq, after)
-            ledger.lastSeq = seq
-          }
-          resume(Exit.void)
-        }, (exit) => {
-          if (Exit.isSuccess(exit)) {
-            ledger.acknowledged = seq
-            ledger.onAcknowledged(seq)
-          }
-          Deferred.doneUnsafe(outcome, exit)
-        })
-        return Effect.sync(stepBack)
-      })
-    }))
-    return yield* Deferred.await(outcome)
-  })
+    const prepared: Array<Prepared> = []
+    let before = ledger.version(ledger.lastSeq)
+    for (let n = 1; n <= count; n++) {
+      const change = { pages: [2 + n % 3], databasePages: Math.max(4, before.databasePages) }
+      const each = yield* prepare(ledger, opened, toCommitSeq(ledger.lastSeq + BigInt(n)), before, change)
+      prepared.push(each)
+      before = each.after
+    }
+    const outcomes = yield* Effect.forEach(prepared, (each) => submit(ledger, opened, each))
+    yield* Effect.forEach(outcomes, (outcome) => Deferred.await(outcome))
+  }).pipe((turn) => opened.turn.withPermit(turn))
 
 /** One commit after another, each of two or three pages. */
 export const commits = (ledger: Ledger, opened: OpenedNative, count: number) =>

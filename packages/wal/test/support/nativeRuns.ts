@@ -11,7 +11,7 @@ import type * as NativeLog from "../../src/NativeLog.ts"
 import type { CheckpointMode } from "../../src/SqliteWal.ts"
 import { Ledger } from "./ledger.ts"
 import { commit, openByHand, type OpenedNative, type Options } from "./nativeLog.ts"
-import { type Acknowledged, checkVisible, type Recovered, settle } from "./parallelRuns.ts"
+import { type Acknowledged, checkVisible, contentsOf, type Recovered, settle } from "./parallelRuns.ts"
 import { memoryPath } from "./sqliteWal.ts"
 
 /** What the checkpoint mark on a disk says. */
@@ -91,3 +91,38 @@ export const record = (
     trace.stop()
     return { ledger, trace }
   }).pipe(Effect.orDie)
+
+/** How often something was seen over many recoveries. */
+export interface Tally {
+  /** Torn batches of markers that look like damage (RC-26). */
+  damaged: number
+  /** A loss was being accepted: then what goes on behind the damage makes it look like nothing that a power loss leaves. */
+  readonly isAccepting?: boolean
+}
+
+/**
+ * As {@link recover}; where the markers are torn so that it looks like damage, everything is checked as it can be read,
+ * with nothing changed, and then once more with the loss accepted, as `tidemark recover` does it.
+ */
+export const recoverAnyhow = (
+  disk: MemoryDisk,
+  ledger: Ledger,
+  label: string,
+  tally?: Tally
+): Effect.Effect<Recovered> =>
+  Effect.scoped(Effect.gen(function*() {
+    const contents = contentsOf(disk)
+    const opened = yield* openByHand(disk, { create: { pageSize: ledger.pageSize } })
+    const found = checkVisible(opened, ledger, label)
+    if (!opened.native.startUp.isReadOnly) return found
+    if (tally !== undefined) tally.damaged++
+    if (tally?.isAccepting !== true) {
+      assert.isTrue(opened.native.startUp.damage?.damage.couldBeTorn, `${label}: damage that no power loss leaves`)
+    }
+    assert.strictEqual(opened.log.ended()?._tag, "WalPoisoned")
+    yield* opened.close
+    assert.deepStrictEqual(contentsOf(disk), contents, `${label}: nothing was changed`)
+    const kept = yield* recover(disk, ledger, `${label}, accepted`, { acceptLoss: true })
+    assert.strictEqual(kept.visible, found.visible, `${label}: the same prefix`)
+    return kept
+  })).pipe(Effect.catchCause((cause) => Effect.die(new Error(`${label}: ${Cause.pretty(cause)}`))))
