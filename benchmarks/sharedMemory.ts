@@ -3,13 +3,16 @@
  *
  *     node benchmarks/sharedMemory.ts [--rounds 9] [--operations 2000000] [--wakes 2000] [--directory DIR] [--json]
  *
- * The operations walk through 1,024 words, uncontended, in alternating rounds: on a region of a mapped file and on one in
- * memory, with `Atomics` on a bare `BigUint64Array` over the same kind of buffer, and with plain (not atomic) access to a
- * `BigUint64Array` of its own, which shows what of it is the bigint. Then this thread and another wake each other in turn:
- * the other one waits as this one does (`region.wait`), or stands still in `Atomics.wait`, or both use `postMessage`.
+ * The operations walk through 1,024 words, uncontended, in alternating rounds, and are given in processor time of the
+ * thread, which busy neighbours disturb least: on a region of a mapped file and on one in memory, with `Atomics` on a bare
+ * `BigUint64Array` over the same kind of buffer, and with plain (not atomic) access to a `BigUint64Array` of its own, which
+ * shows what of it is the bigint. Then this thread and another wake each other in turn: the other one waits as this one does
+ * (`region.wait`), or stands still in `Atomics.wait`, or both use `postMessage`. Last, the calls that go to the file system:
+ * making a file, opening one, asking for its identity, and for a lock on it.
  */
+import { FileLock } from "@tidemark/platform/FileLock"
 import { regionOf, type SharedMedium, SharedMemory, type SharedRegion } from "@tidemark/platform/SharedMemory"
-import { Effect } from "effect"
+import { Effect, Layer } from "effect"
 import { once } from "node:events"
 import { isMainThread, type MessagePort, parentPort, Worker, workerData } from "node:worker_threads"
 import { parseArguments, temporaryDirectory, wholeNumber } from "./support/options.ts"
@@ -193,6 +196,29 @@ const wakeTimes = async (region: SharedRegion, way: Way, wakes: number): Promise
   }
 }
 
+// --- calls ---
+
+const callsOfARun = 40
+const callNames = ["create", "open", "identify", "FileLock.isHeld"] as const
+
+/** Microseconds of each call of one round. */
+const callTimes = Effect.fnUntraced(function*(path: string) {
+  const memory = yield* SharedMemory
+  const locks = yield* FileLock
+  const calls = [
+    memory.create(path, { bytes: 1, content: new Uint8Array(0) }),
+    memory.open(path),
+    memory.identify(path),
+    locks.isHeld(path, { range: { start: 64, length: 1 }, mode: "exclusive" })
+  ]
+  return yield* Effect.forEach(calls, (call) =>
+    Effect.scoped(Effect.gen(function*() {
+      const start = performance.now()
+      yield* call
+      return (performance.now() - start) * 1000
+    })))
+})
+
 // --- the program ---
 
 const usage = `options:
@@ -236,9 +262,10 @@ const main = async () => {
         for (const { loops, name } of round % 2 === 0 ? contestants : contestants.toReversed()) {
           const loop = loops[operation]
           if (loop === undefined) throw new Error(`${name} has no ${operation}`)
-          const start = performance.now()
+          const before = process.threadCpuUsage()
           loop(count)
-          const each = (performance.now() - start) * 1e6 / count
+          const { system, user } = process.threadCpuUsage(before)
+          const each = (system + user) * 1e3 / count
           const key = `${name}/${operation}`
           if (round > 0) nanos.set(key, [...nanos.get(key) ?? [], each])
         }
@@ -252,6 +279,12 @@ const main = async () => {
         micros.get(way)?.push(yield* Effect.promise(() => wakeTimes(mapped, way, wakes)))
       }
     }
+
+    const calls = yield* Effect.forEach(Array.from({ length: callsOfARun + 1 }), () => callTimes(`${path}-calls`)).pipe(
+      // The first one loads the native functions and tries the device.
+      Effect.map((times) => times.slice(1)),
+      Effect.provide(Layer.merge(SharedMemory.layerFile, FileLock.layer))
+    )
 
     const results = contestants.map(({ name }) => ({
       name,
@@ -267,8 +300,14 @@ const main = async () => {
       p50Micros: spreadOf((micros.get(way) ?? []).map((times) => quantile(times, 0.5))),
       p99Micros: spreadOf((micros.get(way) ?? []).map((times) => quantile(times, 0.99)))
     }))
-    if (values.json) return console.log(JSON.stringify({ rounds, operations: count, wakes, results, waking }))
-    console.log(`nanoseconds an operation, median (lowest..highest) of ${rounds} rounds of ${count}\n`)
+    const calling = callNames.map((name, index) => ({
+      name,
+      micros: spreadOf(calls.map((times) => times[index] ?? Number.NaN))
+    }))
+    if (values.json) return console.log(JSON.stringify({ rounds, operations: count, wakes, results, waking, calling }))
+    console.log(
+      `nanoseconds of processor time an operation, median (lowest..highest) of ${rounds} rounds of ${count}\n`
+    )
     console.log(table(
       ["words", ...operations],
       results.map(({ name, nanos }) =>
@@ -284,6 +323,8 @@ const main = async () => {
       ["the other thread is in", "p50", "p99"],
       waking.map(({ p50Micros, p99Micros, way }) => [way, spreadCell(p50Micros), spreadCell(p99Micros)])
     ))
+    console.log(`\nmicroseconds a call, median (lowest..highest) of ${callsOfARun}\n`)
+    console.log(table(["call", "us"], calling.map(({ micros, name }) => [name, spreadCell(micros)])))
   })))
 }
 

@@ -104,7 +104,8 @@ export type HeldOptions = Pick<AcquireOptions, "range" | "mode">
  * **Gotchas**
  *
  * The lock is on the file that had this name when it was opened. Who removes or replaces a lock file lets two holders
- * in: lock files stay where they are.
+ * in: lock files stay where they are. Every call opens and closes the file, and by that this
+ * process loses plain record locks of its own on the same file, such as those of a SQLite inside it.
  *
  * **Example** (Excluding the writers of a SQLite database)
  *
