@@ -295,7 +295,7 @@ export interface HeaderReader {
  * ```ts
  * import { readHeader } from "@tidemark/coordinator/SharedHeader"
  * import { regionOf } from "@tidemark/platform/SharedMemory"
- * import type * as Clock from "effect/Clock"
+ * import * as Clock from "effect/Clock"
  * import * as Effect from "effect/Effect"
  *
  * // Posted by the thread that has the layer: `header.region().buffer`.
