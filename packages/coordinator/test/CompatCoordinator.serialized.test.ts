@@ -1,5 +1,6 @@
 /** Serialized transactions exclude concurrent ones (CO-12), and pivots give way (CO-13). */
 import { assert, describe, it } from "@effect/vitest"
+import { SchemaEpoch, toCommitSeq, toTxnId } from "@tidemark/core/Scalars"
 import { Deferred, Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import {
@@ -114,6 +115,83 @@ describe("CompatCoordinator", () => {
       yield* Fiber.join(concurrent)
       assert.deepStrictEqual(given, ["second", "fourth"])
       yield* coordinator.awaitConcurrent
+    }))
+
+  it.effect("CO-12 a serialized writer of another process is one too: in the header", () =>
+    Effect.gen(function*() {
+      const log = new RecordingLog()
+      const { coordinator, header, vfs } = yield* openRecording(log)
+      const other = toTxnId(1_000_000n)
+      yield* header.serialized.acquire(other)
+      assert.strictEqual(yield* outcomeOf(commitPages({ coordinator, vfs }, [1])), "Busy")
+      const concurrent = yield* forkNow(coordinator.awaitConcurrent)
+      yield* TestClock.adjust("1 second")
+      assert.isTrue(isWaiting(concurrent))
+      const entering = yield* forkNow(coordinator.beginSerialized())
+      yield* TestClock.adjust("1 second")
+      assert.isTrue(isWaiting(entering))
+      assert.isTrue(header.serialized.release(other))
+      yield* TestClock.adjust("1 second")
+      const hold = yield* Fiber.join(entering)
+      assert.strictEqual(header.serialized.holder()?.id, hold.token.id)
+      hold.end()
+      assert.isUndefined(header.serialized.holder())
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(concurrent)
+    }))
+
+  it.effect("CO-12 who gives up on a writer of another process leaves the header to it", () =>
+    Effect.gen(function*() {
+      const { coordinator, header } = yield* openRecording(new RecordingLog())
+      const other = toTxnId(1_000_000n)
+      yield* header.serialized.acquire(other)
+      const entering = yield* forkNow(Effect.flip(coordinator.beginSerialized({ busyTimeout: "2 seconds" })))
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual((yield* Fiber.join(entering))._tag, "Busy")
+      assert.strictEqual(header.serialized.holder()?.id, other)
+    }))
+
+  it.effect("SHM-12 CO-14 nothing is forgotten that a transaction in a slot of the header can conflict with", () =>
+    Effect.gen(function*() {
+      const log = new RecordingLog()
+      const { coordinator, header, vfs } = yield* openRecording(log)
+      const commitMany = Effect.gen(function*() {
+        for (let at = 0; at < 600; at++) {
+          const fiber = yield* forkNow(commitPages({ coordinator, vfs }, [1 + at % 50]))
+          log.complete()
+          yield* Fiber.join(fiber)
+        }
+      })
+      const slot = yield* header.transactions.claim({ mode: "concurrent" })
+      yield* commitMany
+      const request = yield* makeRequest({ coordinator, vfs }, [60])
+      const snapshot = { high: slot.snapshot.commitSeq, schemaEpoch: slot.snapshot.schemaEpoch }
+      const other = yield* forkNow(coordinator.commit({ ...request, snapshot }))
+      log.complete()
+      yield* Fiber.join(other)
+      slot.release()
+      yield* commitMany
+      const late = yield* makeRequest({ coordinator, vfs }, [61])
+      const refused = yield* Effect.flip(coordinator.commit({ ...late, snapshot }))
+      assert.deepInclude(refused, { _tag: "Conflict", reason: "floor" })
+    }))
+
+  it.effect("CO-16 the header says what was committed, to whoever maps it, when it is durable and not before", () =>
+    Effect.gen(function*() {
+      const log = new RecordingLog()
+      const { coordinator, header, vfs } = yield* openRecording(log)
+      const fiber = yield* forkNow(commitPages({ coordinator, vfs }, [1]))
+      assert.strictEqual(header.snapshotUnsafe()?.commitSeq, 0n)
+      log.complete()
+      assert.strictEqual(header.snapshotUnsafe()?.commitSeq, 1n)
+      yield* Fiber.join(fiber)
+      yield* coordinator.setSchemaEpoch(SchemaEpoch.make(7n))
+      assert.deepStrictEqual(header.snapshotUnsafe(), {
+        commitSeq: toCommitSeq(1n),
+        schemaEpoch: SchemaEpoch.make(7n),
+        ecsEpoch: 0n
+      })
+      assert.strictEqual(coordinator.begin().snapshot.schemaEpoch, 7n)
     }))
 
   it.effect("CO-13 a transaction with antidependencies in and out gives way, unless its caller has decided", () =>

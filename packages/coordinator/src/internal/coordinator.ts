@@ -29,6 +29,7 @@ import {
 import type { LeaseGrant } from "../CoordinatorLease.ts"
 import * as CoordinatorMetrics from "../CoordinatorMetrics.ts"
 import type { HeaderPublisher, SharedHeader } from "../SharedHeader.ts"
+import { offsets } from "../SharedHeaderFormat.ts"
 import { type AnswerStore, OutcomeCache } from "./outcomeCache.ts"
 import { ResizeHistory } from "./resizeHistory.ts"
 import { SerializedTurn } from "./serializedTurn.ts"
@@ -55,6 +56,9 @@ export interface CoordinatorAuthority {
   readonly publisher: HeaderPublisher
   readonly context: Context.Context<never>
 }
+
+/** How often is looked whether a serialized writer of another process has ended: nobody can tell this one. */
+const elsewhereMillis = 1
 
 /** What a coordinator is made of. */
 export interface CoordinatorParts<Answer> extends CoordinatorAuthority {
@@ -157,10 +161,14 @@ export abstract class Coordinator<
   readonly beginSerialized: Coordination["beginSerialized"] = (options) =>
     Effect.suspend(() => {
       const token = this.newToken()
-      const leave = () => this.turn.leave(token)
+      const leave = () => {
+        this.header.serialized.release(token.id)
+        this.turn.leave(token)
+      }
       return this.turn.take(token).pipe(
         // From here on no other commit is accepted, so these are the last ones.
         Effect.andThen(Effect.suspend(() => this.awaitVisible(this.lastAssigned))),
+        Effect.andThen(this.acquireHeader(token)),
         Effect.timeoutOrElse({
           duration: options?.busyTimeout ?? defaultBusyTimeout,
           orElse: () => Effect.fail(new Busy({ reason: "other transactions are in the way", retryAfterMillis: 1 }))
@@ -172,8 +180,33 @@ export abstract class Coordinator<
       )
     }).pipe(Effect.uninterruptible)
 
-  get awaitConcurrent(): Effect.Effect<void> {
-    return this.turn.awaitNobody
+  /** Tells everybody who maps the header. A serialized writer of another process has to end first, or to be dead. */
+  private acquireHeader(token: TxnToken): Effect.Effect<void> {
+    return Effect.uninterruptible(this.header.serialized.acquire(token.id)).pipe(
+      Effect.catch(({ retryAfterMillis }) =>
+        Effect.andThen(Effect.sleep(retryAfterMillis), Effect.suspend(() => this.acquireHeader(token)))
+      )
+    )
+  }
+
+  readonly awaitConcurrent: Effect.Effect<void> = Effect.suspend(() =>
+    Effect.andThen(
+      this.turn.awaitNobody,
+      Effect.suspend(() =>
+        this.serializedElsewhere() === undefined ? Effect.void : Effect.ignore(this.header.serialized.clearStale).pipe(
+          Effect.andThen(Effect.sleep(elsewhereMillis)),
+          Effect.andThen(this.awaitConcurrent)
+        )
+      )
+    )
+  )
+
+  /** A serialized writer that is none of this coordinator's transactions. One load, unless there is one. */
+  private serializedElsewhere(): Busy | undefined {
+    const id = this.header.region().load(offsets.writerTxnId)
+    return id === 0n || this.turn.isOf(id)
+      ? undefined
+      : new Busy({ reason: `transaction ${id} of another process is serialized`, retryAfterMillis: elsewhereMillis })
   }
 
   // ---------------------------------------------------------------------------------------------------------------
@@ -220,7 +253,8 @@ export abstract class Coordinator<
 
   /** Everything that stands against a request without looking at its pages (CO-05, CO-12). */
   private refuse(request: CommitProposal, pages: number): CommitRefusal | undefined {
-    const ended = this.log.ended() ?? this.refuseHere(request) ?? this.turn.refuse(request.token)
+    const ended = this.log.ended() ?? this.refuseHere(request) ?? this.turn.refuse(request.token) ??
+      this.serializedElsewhere()
     if (ended !== undefined) return ended
     const { reads } = request
     if (pages > this.maxPages) return new WriteSetTooLarge({ pages, maxPages: this.maxPages })
@@ -358,7 +392,9 @@ export abstract class Coordinator<
     this.sinceCollection = 0
     const published = this.log.published().commitSeq
     const { oldest } = this.transactions
-    const horizon = oldest === undefined || oldest > published ? published : oldest
+    const here = oldest === undefined || oldest > published ? published : oldest
+    // Transactions of other processes have a slot in the header.
+    const horizon = this.header.transactions.updateHorizon(here)
     // The log publishes a batch before its commits are answered one by one.
     const settled = horizon > this.index.settled ? this.index.settled : horizon
     this.index.forget(settled)

@@ -32,6 +32,11 @@ export class SerializedTurn {
       : new Busy({ reason: `transaction ${holder.id} is serialized`, retryAfterMillis })
   }
 
+  /** Whether the transaction with this id has the turn. */
+  isOf(id: bigint): boolean {
+    return this.holder?.id === id
+  }
+
   /** Waits for the turn. Whoever is interrupted, or fails afterwards, calls {@link SerializedTurn.leave}. */
   take(token: TxnToken): Effect.Effect<void> {
     return Effect.callback<void>((resume) => {

@@ -169,6 +169,7 @@ export const openRecording = Effect.fnUntraced(function*(
   return {
     coordinator: Context.get(context, CompatCoordinator.CompatCoordinator),
     lease: Context.get(context, CoordinatorLease.CoordinatorLease),
+    header: Context.get(context, SharedHeader.SharedHeader),
     vfs: Context.get(context, Vfs),
     close: Scope.close(scope, Exit.void)
   }
