@@ -544,6 +544,32 @@ describe("SharedHeader", () => {
       }))
   })
 
+  it.effect("RC-25 what a killed maker has left is swept by the next one, and nothing else is", () =>
+    Effect.gen(function*() {
+      const machine = makeMachine()
+      const others = ["/.tmp-app.db.fsqlite-shm-01234", "/.tmp-other.db.fsqlite-shm-0123abcd", "/app.db"]
+      for (const name of [...others, "/.tmp-app.db.fsqlite-shm-0123abcd"]) {
+        machine.disk.writeFile(name, new Uint8Array(8))
+      }
+      yield* machine.start()
+      const left = machine.disk.files
+      assert.notInclude(left, "/.tmp-app.db.fsqlite-shm-0123abcd")
+      for (const name of others) assert.include(left, name)
+    }))
+
+  it.effect("a header with more slots than are made here is used, and made anew with as many as can be", () =>
+    Effect.gen(function*() {
+      const machine = makeMachine()
+      const slots = 65_537
+      machine.put(bytesOf({ slots }), Format.mappedBytes(slots))
+      const { header } = yield* machine.start()
+      assert.strictEqual(header.slots, slots)
+      machine.remove()
+      yield* publishIn(header, durableAt(3))
+      assert.strictEqual(header.slots, 65_536)
+      assert.deepStrictEqual(yield* header.snapshot, stateAt(3))
+    }))
+
   it.effect("another page size than the database's is refused, and nothing is changed", () =>
     Effect.gen(function*() {
       const machine = makeMachine()

@@ -22,7 +22,7 @@ import type { FileLock } from "@tidemark/platform/FileLock"
 import type { ProcessLiveness } from "@tidemark/platform/ProcessLiveness"
 import type { SharedMemory, SharedMemoryUnmappable, SharedRegion } from "@tidemark/platform/SharedMemory"
 import type { Vfs } from "@tidemark/platform/Vfs"
-import { directoryOf } from "@tidemark/wal/AtomicFile"
+import { directoryOf, isTemporaryName, nameOf } from "@tidemark/wal/AtomicFile"
 import { leasePath } from "@tidemark/wal/LeaseFormat"
 import { sideDirectory } from "@tidemark/wal/WalBaseFormat"
 import * as Clock from "effect/Clock"
@@ -146,12 +146,21 @@ export const openHeaderFile = Effect.fnUntraced(function*(
 
   const isLockHeld = fileLock.isHeld(lockFile, { range: publisherRange, mode: "exclusive" })
 
+  /** What was left by those who were killed while they made a header (RC-25). Nobody else makes one now. */
+  const sweep = Effect.gen(function*() {
+    const directory = directoryOf(path)
+    for (const name of yield* vfs.list(directory)) {
+      if (isTemporaryName(name, nameOf(path))) yield* vfs.remove(`${directory}/${name}`)
+    }
+  }).pipe(Effect.catch((error) => Effect.logWarning(`cannot sweep beside ${path}: ${error.message}`)))
+
   /** Makes the header. For the holder of the lock. */
   const make = Effect.fnUntraced(function*(publisherGeneration: number, slots: number, reason: string) {
     const contents = {
       ...unpublishedHeader(SharedHeaderFormat.freshHeader({ pageSize: options.pageSize, slots })),
       publisherGeneration
     }
+    yield* sweep
     const region = yield* memory.create(path, {
       bytes: SharedHeaderFormat.mappedBytes(slots),
       content: SharedHeaderFormat.encode(contents)
@@ -231,7 +240,12 @@ export const openHeaderFile = Effect.fnUntraced(function*(
     const { generation } = SharedHeaderFormat.fromPublisherWord(
       current.region.load(SharedHeaderFormat.offsets.publisherOwner)
     )
-    current = found.kind === "good" ? found.mapped : yield* make(generation, current.slots, reasonOf(found))
+    current = found.kind === "good" ? found.mapped : yield* make(
+      generation,
+      // As before, unless that was another program's header with more of them than are made here.
+      Math.min(current.slots, SharedHeaderFormat.maxSlots),
+      reasonOf(found)
+    )
   })
 
   return {
