@@ -155,7 +155,7 @@ export interface NativeExamination {
  *
  * Markers above the checkpoint mark are verified and the capsules that they name are read as a whole, one at a time; what
  * is kept of one are 12 bytes per page. Other capsules are read when no marker names them. Markers at or below the mark
- * are looked at only where capsules are left over, the last 100,000 of them at most.
+ * are looked at only where capsules are left over, the last 16,384 of them at most.
  *
  * **Example** (What would be replayed)
  *

@@ -120,9 +120,10 @@ const readWhole = (
 
 /**
  * How many markers at or below the mark are read at most to tell what a checkpoint has not come to remove (RC-21) from
- * what was never acknowledged (RC-16). Both are removed, so that it is enough to look where a checkpoint has been: 9 MB.
+ * what was never acknowledged (RC-16). Both are removed, so that it is enough to look where the last checkpoint has been:
+ * 1.4 MB.
  */
-const maxHistory = 100_000n
+const maxHistory = 16_384n
 
 /** @internal */
 export interface LeftOver {
@@ -169,8 +170,7 @@ const namedByHistory = Effect.fnUntraced(function*(
   const named = new Set<string>()
   if (wanted.size === 0) return named
   if (from + maxHistory <= through) from = through - maxHistory + 1n
-  yield* scan.visit(toCommitSeq(from), ({ capsule, seq }) => {
-    if (seq > through) return
+  yield* scan.visit(toCommitSeq(from), ({ capsule }) => {
     const id = objectIdToHex(capsule)
     if (wanted.has(id)) named.add(id)
   }).pipe(
