@@ -97,17 +97,20 @@ describe("MarkerLog: appending", () => {
       assert.strictEqual(yield* log.sequenceAt(2n ** 63n), 2n)
     }))
 
-  it.effect("a commit of nothing is its writer's defect, and nobody else's", () =>
+  it.effect("a commit of nothing is its writer's defect, and nobody else's, also when it had to wait for room", () =>
     Effect.gen(function*() {
-      const { log } = yield* openLog(diskOf())
-      const exits = yield* Effect.all([
-        Effect.exit(commit(log, 1)),
-        Effect.exit(log.append({ capsule: zeroId })),
-        Effect.exit(commit(log, 2))
-      ], { concurrency: "unbounded" })
-      assert.deepStrictEqual(exits.map(Exit.isSuccess), [true, false, true])
-      assert.isTrue(exits.some((exit) => Exit.isFailure(exit) && Cause.hasDies(exit.cause)))
-      assert.deepStrictEqual(seqsOf(yield* everything(log)), [0, 1, 2])
+      for (const maxQueuedBytes of [undefined, recordBytes]) {
+        const { close, log } = yield* openLog(diskOf(), { maxQueuedBytes })
+        const exits = yield* Effect.all([
+          Effect.exit(commit(log, 1)),
+          Effect.exit(log.append({ capsule: zeroId })),
+          Effect.exit(commit(log, 2))
+        ], { concurrency: "unbounded" })
+        assert.deepStrictEqual(exits.map(Exit.isSuccess), [true, false, true])
+        assert.isTrue(exits.some((exit) => Exit.isFailure(exit) && Cause.hasDies(exit.cause)))
+        assert.deepStrictEqual(seqsOf(yield* everything(log)), [0, 1, 2])
+        yield* close
+      }
     }))
 
   it.effect("GC-11 CO-18 a writer over the bound waits having no sequence; interrupted there it leaves no trace, behind it one", () =>
@@ -136,6 +139,27 @@ describe("MarkerLog: appending", () => {
         capsuleNumber(2),
         capsuleNumber(4)
       ])
+    }))
+
+  it.effect("CO-16 what is handed over and not durable is not there, whatever has become durable before it", () =>
+    Effect.gen(function*() {
+      const disk = diskOf()
+      const { log } = yield* openLog(disk)
+      const first = disk.hold({ operation: "syncData", path: segmentFile(0) })
+      const one = yield* Effect.forkChild(commit(log, 1), { startImmediately: true })
+      yield* first.reached
+      const two = yield* Effect.forkChild(commit(log, 2), { startImmediately: true })
+      const second = disk.hold({ operation: "syncData", path: segmentFile(0) })
+      yield* first.release
+      yield* Fiber.join(one)
+      yield* second.reached
+      assert.strictEqual(log.tip(), 1n)
+      assert.strictEqual(yield* log.read(seqOf(2)), undefined)
+      assert.deepStrictEqual(seqsOf(yield* everything(log)), [0, 1])
+      yield* second.release
+      yield* Fiber.join(two)
+      assert.strictEqual(log.tip(), 2n)
+      assert.deepStrictEqual(seqsOf(yield* everything(log)), [0, 1, 2])
     }))
 
   it.effect("GC-14 closing drains, then refuses", () =>

@@ -359,6 +359,17 @@ describe("scanMarkers: damage", () => {
       })
       plain.set(segmentFile(2), concat(headerOf(2, 20), commit))
       assert.deepStrictEqual(yield* codes(diskOf(plain)), [12, "ChainBroken", 0])
+      // Behind a full one too, when it is not the next.
+      const gap = filesOf(chainOf([{ start: 0, commits: 9 }]))
+      const behind = recordOf({
+        seq: seqOf(20),
+        timeUnixNanos: timeOf(seqOf(20)),
+        capsule: capsuleNumber(20),
+        proof: zeroId,
+        previous: markers[9]?.id ?? zeroId
+      })
+      gap.set(segmentFile(2), concat(headerOf(2, 20), behind))
+      assert.deepStrictEqual(yield* codes(diskOf(gap)), [9, "ChainBroken", 0])
     }))
 
   it.effect("RC-26 a record of no commit has slot 0 only", () =>
@@ -410,6 +421,12 @@ describe("scanMarkers: from a sequence on", () => {
           }
         }
       }
+    }))
+
+  it.effect("hangs on no record of a file whose header does not check", () =>
+    Effect.gen(function*() {
+      const result = yield* found(withSegment(2, (bytes) => flipped(bytes, 30)), 23)
+      assert.deepStrictEqual([result.last, result.damage?.code, result.verifiedFrom], [19, "HeaderChecksumMismatch", 0])
     }))
 
   it.effect("hangs on the record before it, also in another segment or part", () =>

@@ -89,16 +89,12 @@ interface Parts {
 
 /** The segment with which the stream begins, or goes on with a genesis record; `undefined` when it just goes on. */
 const beginningId = ({ perSegment, scan, tip }: OpenMarkerFilesOptions): bigint | undefined => {
-  const { damage, highest, last } = scan
+  const { damage, last } = scan
+  if (damage === undefined && last !== undefined && last.seq >= tip) return undefined
+  const aboveTip = tip === 0n ? 0n : segmentIdOf(tip, perSegment) + 1n
   const newest = scan.segments.at(-1)?.id
-  if (damage !== undefined) {
-    const used = highest !== undefined && highest > tip ? highest : tip
-    const above = segmentIdOf(used, perSegment) + 1n
-    return newest !== undefined && newest >= above ? newest + 1n : above
-  }
-  if (last !== undefined && last.seq >= tip) return undefined
-  const above = tip === 0n ? 0n : segmentIdOf(tip, perSegment) + 1n
-  return newest !== undefined && newest > above ? newest : above
+  // Behind damage above every slot too: what stood there may have been acknowledged.
+  return damage !== undefined && newest !== undefined && newest >= aboveTip ? newest + 1n : aboveTip
 }
 
 /** Makes a segment that begins with a genesis record, whole and durable. */
