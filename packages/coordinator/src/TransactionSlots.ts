@@ -110,7 +110,10 @@ export interface TransactionSlots {
    */
   readonly cleanDead: Effect.Effect<number>
 
-  /** Tells a transaction to abort. `false` when no slot has it live any more. */
+  /**
+   * Tells a transaction to abort. `true`: the mark was there while it was live, and it has seen it if it looked since.
+   * `false`: it is over, or was so by the time that the mark was made.
+   */
   readonly markForAbort: (token: TxnToken) => boolean
 
   /** The slots that are not free. Those whose words make no sense are left out. */
