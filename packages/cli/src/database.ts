@@ -5,13 +5,18 @@
  */
 import * as CompatCoordinator from "@tidemark/coordinator/CompatCoordinator"
 import * as CoordinatorMetrics from "@tidemark/coordinator/CoordinatorMetrics"
+import * as NativeCoordinator from "@tidemark/coordinator/NativeCoordinator"
 import * as Pager from "@tidemark/coordinator/Pager"
 import type { FileLock } from "@tidemark/platform/FileLock"
 import * as NodeVfs from "@tidemark/platform/NodeVfs"
+import type { ProcessLiveness } from "@tidemark/platform/ProcessLiveness"
 import type { Vfs } from "@tidemark/platform/Vfs"
+import type { CapsuleStore } from "@tidemark/wal/CapsuleStore"
 import type { CommitLog } from "@tidemark/wal/CommitLog"
 import type { LogEnded } from "@tidemark/wal/GroupCommit"
 import * as LogMetrics from "@tidemark/wal/LogMetrics"
+import type { MarkersDamaged } from "@tidemark/wal/MarkerErrors"
+import * as NativeLog from "@tidemark/wal/NativeLog"
 import * as ParallelWal from "@tidemark/wal/ParallelWal"
 import type { DurabilityTimeout } from "@tidemark/wal/ParallelWalErrors"
 import * as SqliteWal from "@tidemark/wal/SqliteWal"
@@ -22,6 +27,7 @@ import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import type { DatabaseSync, SQLOutputValue } from "node:sqlite"
 import { OperationFailed } from "./ExitCode.ts"
+import { refuseDamaged } from "./native/markerDamage.ts"
 import { reasonOf } from "./Report.ts"
 
 /**
@@ -30,7 +36,7 @@ import { reasonOf } from "./Report.ts"
  * @category models
  * @since 0.1.0
  */
-export const databaseLogs = ["sqlite", "parallel"] as const
+export const databaseLogs = ["sqlite", "parallel", "native"] as const
 export type DatabaseLog = (typeof databaseLogs)[number]
 
 /**
@@ -48,35 +54,94 @@ export class OpenLog extends Context.Service<OpenLog, {
   readonly stuck: Effect.Effect<never, DurabilityTimeout | LogEnded>
 }>()("@tidemark/cli/OpenLog") {}
 
-const layersOfLog: Record<
-  DatabaseLog,
-  (
-    database: string
-  ) => Layer.Layer<OpenLog | CommitLog, SqliteWal.OpenError | ParallelWal.OpenParallelError, Vfs | FileLock>
-> = {
-  sqlite: (database) =>
-    Layer.effect(
-      OpenLog,
-      Effect.map(SqliteWal.SqliteWal, ({ checkpoint, startUp }) => ({
-        startUpCases: startUp.cases,
-        checkpoint,
-        // What cannot be written fails those who wait for it.
-        stuck: Effect.never
-      }))
-    ).pipe(Layer.provideMerge(SqliteWal.layer({ database }))),
-  parallel: (database) =>
-    Layer.effect(
-      OpenLog,
-      Effect.gen(function*() {
-        const wal = yield* ParallelWal.ParallelWal
-        return {
-          startUpCases: wal.startUp.cases,
-          checkpoint: wal.checkpoint,
-          stuck: stuckEpoch(wal)
-        }
-      })
-    ).pipe(Layer.provideMerge(ParallelWal.layer({ database })))
+/**
+ * How a log is opened. What is left out is as an application has it by default.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface OpenLogOptions {
+  readonly database: string
+  /** 0: no checkpoint but those that are asked for. */
+  readonly autoCheckpointFrames?: number
 }
+
+/** Why a database cannot be opened through the log that it has. */
+type OpenLogError =
+  | SqliteWal.OpenError
+  | ParallelWal.OpenParallelError
+  | NativeLog.OpenNativeError
+  | MarkersDamaged
+
+/** What cannot be written fails those who wait for it. */
+const neverStuck = Effect.never
+
+const layerSqlite = (options: OpenLogOptions) =>
+  Layer.effect(
+    OpenLog,
+    Effect.map(SqliteWal.SqliteWal, ({ checkpoint, startUp }) => ({
+      startUpCases: startUp.cases,
+      checkpoint,
+      stuck: neverStuck
+    }))
+  ).pipe(Layer.provideMerge(SqliteWal.layer(options)))
+
+const layerParallel = (options: OpenLogOptions) =>
+  Layer.effect(
+    OpenLog,
+    Effect.map(ParallelWal.ParallelWal, (wal) => ({
+      startUpCases: wal.startUp.cases,
+      checkpoint: wal.checkpoint,
+      stuck: stuckEpoch(wal)
+    }))
+  ).pipe(Layer.provideMerge(ParallelWal.layer(options)))
+
+const layerNative = (options: OpenLogOptions) =>
+  Layer.effect(
+    OpenLog,
+    Effect.gen(function*() {
+      const { checkpoint, startUp } = yield* NativeLog.NativeLog
+      // Before the coordinator takes its lease: nothing on the disk is changed.
+      yield* refuseDamaged(startUp)
+      return { startUpCases: startUp.cases, checkpoint, stuck: neverStuck }
+    })
+  ).pipe(Layer.provideMerge(NativeLog.layer(options)))
+
+interface LayersOfLog {
+  readonly log: Layer.Layer<OpenLog, OpenLogError, Vfs | FileLock>
+  readonly engine: Layer.Layer<
+    OpenLog | Pager.Pager,
+    // Both coordinators fail alike.
+    OpenLogError | Layer.Error<typeof CompatCoordinator.layer>,
+    Vfs | FileLock | ProcessLiveness
+  >
+}
+
+const overPages = (log: Layer.Layer<OpenLog | CommitLog, OpenLogError, Vfs | FileLock>): LayersOfLog => ({
+  log,
+  engine: Pager.layer.pipe(Layer.provideMerge(CompatCoordinator.layer), Layer.provideMerge(log))
+})
+
+const overCapsules = (
+  log: Layer.Layer<OpenLog | NativeLog.NativeLog | CapsuleStore, OpenLogError, Vfs | FileLock>
+): LayersOfLog => ({
+  log,
+  engine: Pager.layerNative.pipe(Layer.provideMerge(NativeCoordinator.layer), Layer.provideMerge(log))
+})
+
+const layersOfLog: Record<DatabaseLog, (options: OpenLogOptions) => LayersOfLog> = {
+  sqlite: (options) => overPages(layerSqlite(options)),
+  parallel: (options) => overPages(layerParallel(options)),
+  native: (options) => overCapsules(layerNative(options))
+}
+
+/**
+ * The log of a database, without a coordinator or a pager over it.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerLog = (log: DatabaseLog, options: OpenLogOptions): LayersOfLog["log"] => layersOfLog[log](options).log
 
 /** A full disk may get room again, but a program that somebody waits for does not wait for ever. */
 const patience = "3 seconds"
@@ -106,13 +171,7 @@ const stuckEpoch = (wal: ParallelWal.ParallelWal["Service"]): Effect.Effect<neve
  */
 export const withEngine = <A, E, R>(database: string, log: DatabaseLog, use: Effect.Effect<A, E, R>) =>
   Effect.raceFirst(use, Effect.flatMap(OpenLog, ({ stuck }) => stuck)).pipe(
-    Effect.provide(
-      Pager.layer.pipe(
-        Layer.provideMerge(CompatCoordinator.layer),
-        Layer.provideMerge(layersOfLog[log](database)),
-        Layer.provideMerge(NodeVfs.layer)
-      )
-    )
+    Effect.provide(layersOfLog[log]({ database }).engine.pipe(Layer.provideMerge(NodeVfs.layer)))
   )
 
 /**
@@ -122,24 +181,37 @@ export const withEngine = <A, E, R>(database: string, log: DatabaseLog, use: Eff
  * @since 0.1.0
  */
 export interface EngineCounts {
-  /** Those that commits have waited for; checkpoints have others. */
+  /** {@link commitSyncs} */
   readonly syncs: number
   readonly conflicts: number
   readonly retries: number
 }
 
+/** How often something was counted or measured, whichever attributes it was counted with. */
+const countOf = (metric: { readonly id: string }): Effect.Effect<number> =>
+  Effect.map(Metric.snapshot, (metrics) => {
+    let sum = 0
+    for (const { id, state, type } of metrics) {
+      if (id === metric.id && (type === "Counter" || type === "Histogram")) sum += Number(state.count)
+    }
+    return sum
+  })
+
 /**
- * What a counter stands at, whichever attributes it was counted with.
+ * The syncs that commits have waited for since the process began; checkpoints have others. A batch of the native log has
+ * those of its capsules and one of their directory before the one of its markers.
  *
  * @category metrics
  * @since 0.1.0
  */
-export const counterOf = (metric: { readonly id: string }): Effect.Effect<number> =>
-  Effect.map(Metric.snapshot, (metrics) => {
-    let sum = 0
-    for (const { id, state, type } of metrics) if (type === "Counter" && id === metric.id) sum += Number(state.count)
-    return sum
-  })
+export const commitSyncs: Effect.Effect<number> = Effect.map(
+  Effect.all([
+    countOf(LogMetrics.syncs),
+    countOf(LogMetrics.capsulesSynced),
+    countOf(LogMetrics.capsuleBarrierSeconds)
+  ]),
+  ([syncs, capsules, directories]) => syncs + capsules + directories
+)
 
 /**
  * Reads the metrics of the engine.
@@ -148,9 +220,9 @@ export const counterOf = (metric: { readonly id: string }): Effect.Effect<number
  * @since 0.1.0
  */
 export const engineCounts: Effect.Effect<EngineCounts> = Effect.all({
-  syncs: counterOf(LogMetrics.syncs),
-  conflicts: counterOf(CoordinatorMetrics.conflicts),
-  retries: counterOf(CoordinatorMetrics.retries)
+  syncs: commitSyncs,
+  conflicts: countOf(CoordinatorMetrics.conflicts),
+  retries: countOf(CoordinatorMetrics.retries)
 })
 
 /** SQLite's own failures, and those of the files under it, as the failure of the command. */

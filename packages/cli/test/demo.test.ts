@@ -42,9 +42,9 @@ const isFine = {
 } as const
 
 /** The row of the start-up table that applies to the log of a process that was killed while it was committing. */
-const caseOf = { sqlite: "RC-02", parallel: "RC-06" } as const
+const caseOf = { sqlite: "RC-02", parallel: "RC-06", native: "RC-06" } as const
 
-describe.each(["sqlite", "parallel"] as const)("demo --log %s", (log) => {
+describe.each(["sqlite", "parallel", "native"] as const)("demo --log %s", (log) => {
   it.effect("loses nothing and repeats nothing when the process is killed at random moments, three times", () =>
     Effect.gen(function*() {
       const directory = yield* temporaryDirectory
@@ -154,7 +154,7 @@ describe.each(["sqlite", "parallel"] as const)("demo --log %s", (log) => {
 describe("demo", () => {
   it.effect("answers wrong usage with what this version has", () =>
     Effect.gen(function*() {
-      assertWrongUsage(yield* tidemark("demo", "--log", "native", "--json"), /no log "native".*has: sqlite, parallel/)
+      assertWrongUsage(yield* tidemark("demo", "--log", "wal", "--json"), /no log "wal".*has: sqlite, parallel, native/)
       assertWrongUsage(yield* tidemark("demo", "--processes", "2"), /--processes; it has: .*--writers/)
       assertWrongUsage(yield* tidemark("demo", "--kill", "1.5"), /--kill 1\.5/)
       assertWrongUsage(yield* tidemark("demo", "--transactions", "0", "--json"), /--transactions 0/)

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { markersDirectory } from "@tidemark/wal/MarkerFormat"
 import { Effect } from "effect"
 import { copyFileSync, existsSync, readFileSync, truncateSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
@@ -13,7 +14,7 @@ import {
   unchanged
 } from "./support/program.ts"
 
-describe.each(["sqlite", "parallel"] as const)("replay --log %s", (log) => {
+describe.each(["sqlite", "parallel", "native"] as const)("replay --log %s", (log) => {
   it.effect("brings a copy of the base to the bytes that SQLite's own checkpoint leaves", () =>
     Effect.gen(function*() {
       const directory = yield* temporaryDirectory
@@ -24,6 +25,7 @@ describe.each(["sqlite", "parallel"] as const)("replay --log %s", (log) => {
       assert.deepInclude(document, { transactions: 300, committed: 300, conflicts: 0, integrityCheck: "ok", log })
       assert.isAbove(Number(document["commitsPerSecond"]), 0)
       assert.strictEqual(existsSync(`${base}-wal-cert`), log === "parallel")
+      assert.strictEqual(existsSync(markersDirectory(base)), log === "native")
       const sqlite = new DatabaseSync(path)
       sqlite.exec("PRAGMA wal_checkpoint(TRUNCATE)")
       sqlite.close()
@@ -104,8 +106,8 @@ describe("replay", () => {
       const directory = yield* temporaryDirectory
       const { base, wal } = makeDatabase(directory, "a")
       assertWrongUsage(
-        yield* unchanged(directory, "replay", wal, base, "--log", "native", "--json"),
-        /no log "native" .*it has: sqlite, parallel/
+        yield* unchanged(directory, "replay", wal, base, "--log", "wal", "--json"),
+        /no log "wal" .*it has: sqlite, parallel, native/
       )
     }))
 })

@@ -1,6 +1,6 @@
 /**
- * `bench commit` and `bench parallel`: each writer changes its own page of a database, through the pager, with the
- * automatic checkpoints that an application has; the first one over the SQLite WAL, the second one over the parallel one.
+ * `bench commit`, `bench parallel` and `bench native`: each writer changes its own page of a database, through the pager,
+ * with the automatic checkpoints that an application has; over the SQLite WAL, the parallel log and the native one.
  *
  * @since 0.1.0
  */
@@ -55,3 +55,9 @@ export const benchCommit: Bench = benchOver("commit", "sqlite")
  * @since 0.1.0
  */
 export const benchParallel: Bench = benchOver("parallel", "parallel")
+
+/**
+ * @category benches
+ * @since 0.1.0
+ */
+export const benchNative: Bench = benchOver("native", "native")

@@ -3,10 +3,9 @@
  *
  * @since 0.1.0
  */
-import * as LogMetrics from "@tidemark/wal/LogMetrics"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { counterOf } from "../database.ts"
+import { commitSyncs } from "../database.ts"
 import type { OperationFailed } from "../ExitCode.ts"
 import { makeWorkDirectory } from "../WorkDirectory.ts"
 import { Latencies, type Measurement, runClosedLoop } from "./ClosedLoop.ts"
@@ -111,9 +110,9 @@ const measureRow = Effect.fnUntraced(function*<E, R>(
     { writers, seconds: Math.min(seconds * warmUpShare, maxWarmUpSeconds) },
     commit
   )
-  const syncsBefore = yield* counterOf(LogMetrics.syncs)
+  const syncsBefore = yield* commitSyncs
   const latencies = new Latencies()
   yield* runClosedLoop(latencies, { writers, seconds }, commit)
-  const syncs = (yield* counterOf(LogMetrics.syncs)) - syncsBefore
+  const syncs = (yield* commitSyncs) - syncsBefore
   return { name, writers, ...latencies.measurement(), syncs }
 })

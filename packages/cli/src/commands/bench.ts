@@ -8,7 +8,7 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import { benchCommit, benchParallel } from "../bench/benchCommit.ts"
+import { benchCommit, benchNative, benchParallel } from "../bench/benchCommit.ts"
 import { benchLog } from "../bench/benchLog.ts"
 import { benchRowId } from "../bench/benchRowId.ts"
 import type { Measurement } from "../bench/ClosedLoop.ts"
@@ -19,7 +19,7 @@ import { withProgress } from "../Progress.ts"
 import { emit, type Report } from "../Report.ts"
 import { count, counted, table } from "../Style.ts"
 
-const benches: ReadonlyArray<Bench> = [benchLog, benchCommit, benchParallel, benchRowId]
+const benches: ReadonlyArray<Bench> = [benchLog, benchCommit, benchParallel, benchNative, benchRowId]
 const benchNames = benches.map(({ name }) => name).join(",")
 
 const maxSeconds = 3600

@@ -4,36 +4,27 @@
  * @since 0.1.0
  */
 import * as NodeVfs from "@tidemark/platform/NodeVfs"
-import * as ParallelWal from "@tidemark/wal/ParallelWal"
-import * as SqliteWal from "@tidemark/wal/SqliteWal"
+import type { CheckpointMode, CheckpointReport } from "@tidemark/wal/SqliteWal"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
+import { type DatabaseLog, layerLog, OpenLog } from "../database.ts"
 import { ExitCode } from "../ExitCode.ts"
 import { database, json } from "../flags.ts"
-import { logUnder, type OpenedLog } from "../parallel/logUnder.ts"
 import { withProgress } from "../Progress.ts"
 import { emit, type Report } from "../Report.ts"
+import { logUnder } from "../startUp/logUnder.ts"
 import { count, pairs } from "../Style.ts"
 
-const checkpointSqlite = Effect.fnUntraced(function*(mode: SqliteWal.CheckpointMode) {
-  const wal = yield* SqliteWal.SqliteWal
-  return reportOf("sqlite", wal.database, yield* wal.checkpoint(mode))
+const checkpoint = Effect.fnUntraced(function*(database: string, mode: CheckpointMode) {
+  const log = yield* logUnder(database)
+  const report = yield* Effect.flatMap(OpenLog, ({ checkpoint }) => checkpoint(mode)).pipe(
+    Effect.provide(layerLog(log, { database, autoCheckpointFrames: 0 }))
+  )
+  return reportOf(log, database, report)
 })
 
-const checkpointParallel = Effect.fnUntraced(function*(mode: SqliteWal.CheckpointMode) {
-  const wal = yield* ParallelWal.ParallelWal
-  return reportOf("parallel", wal.database, yield* wal.checkpoint(mode))
-})
-
-const checkpoint = Effect.fnUntraced(function*(database: string, mode: SqliteWal.CheckpointMode) {
-  const options = { database, autoCheckpointFrames: 0 }
-  return yield* (yield* logUnder(database)) === "parallel"
-    ? Effect.provide(checkpointParallel(mode), ParallelWal.layer(options))
-    : Effect.provide(checkpointSqlite(mode), SqliteWal.layer(options))
-})
-
-const reportOf = (log: OpenedLog, path: string, report: SqliteWal.CheckpointReport): Report => {
+const reportOf = (log: DatabaseLog, path: string, report: CheckpointReport): Report => {
   const { blocked, framesBefore, framesCopied, mode } = report
   return {
     exitCode: blocked ? ExitCode.problem : ExitCode.fine,
@@ -42,7 +33,7 @@ const reportOf = (log: OpenedLog, path: string, report: SqliteWal.CheckpointRepo
       `${style.strong(path)}: ${blocked ? style.bad("readers were in the way") : style.good("checkpointed")}\n\n${
         pairs([
           ["mode", mode],
-          [log === "parallel" ? "records in the log before" : "frames in the log before", count(framesBefore)],
+          [log === "sqlite" ? "frames in the log before" : "records in the log before", count(framesBefore)],
           ["of them now in the database", count(framesCopied)]
         ], style)
       }`

@@ -12,20 +12,26 @@ import * as Command from "effect/cli/Command"
 import * as Effect from "effect/Effect"
 import { isDirectory } from "../appendLog/logDirectory.ts"
 import { recoverLog } from "../appendLog/recoverLog.ts"
-import { ExitCode, WrongUsage } from "../ExitCode.ts"
+import { WrongUsage } from "../ExitCode.ts"
 import { acceptLoss, databaseOrLog, discardSegments, json, trustSegments } from "../flags.ts"
-import { logUnder } from "../parallel/logUnder.ts"
+import { recoverNative } from "../native/recoverNative.ts"
 import { type RecoverFlags, recoverParallel } from "../parallel/recoverParallel.ts"
 import { withProgress } from "../Progress.ts"
-import { emit, type Report } from "../Report.ts"
-import { byteSize, count, counted, pairs } from "../Style.ts"
+import { emit } from "../Report.ts"
+import { logUnder } from "../startUp/logUnder.ts"
+import { recoveryReport } from "../startUp/startUpReports.ts"
 
 const recover = Effect.gen(function*() {
   const { checkpoint, frames, startUp } = yield* SqliteWal.SqliteWal
   const { inLog } = frames()
   yield* checkpoint("truncate")
   // The frames of a generation that was about to be replaced are in the database file already.
-  return reportOf(startUp, inLog === 0 ? 0 : new Set(startUp.framePages).size)
+  const pagesApplied = inLog === 0 ? 0 : new Set(startUp.framePages).size
+  return recoveryReport("sqlite", startUp, {
+    commits: startUp.commits,
+    pagesApplied,
+    droppedBytes: droppedBytesOf(startUp)
+  })
 })
 
 /** What stood in the log and is kept by no commit. */
@@ -34,40 +40,20 @@ const droppedBytesOf = ({ path, problems, tornTailBytes, walFileBytes, walHeader
     ? walFileBytes ?? 0
     : tornTailBytes
 
-const reportOf = (startUp: DatabaseExamination, pagesApplied: number): Report => {
-  const droppedBytes = droppedBytesOf(startUp)
-  return {
-    exitCode: ExitCode.fine,
-    json: {
-      path: startUp.path,
-      log: "sqlite",
-      case: startUp.case,
-      cases: startUp.cases,
-      tip: startUp.tip,
-      commits: startUp.commits,
-      pagesApplied,
-      droppedBytes
-    },
-    text: (style) =>
-      `${style.strong(startUp.path)}: ${style.good("recovered")}\n\n${
-        pairs([
-          ["case", startUp.cases.join(", ")],
-          ["tip", count(startUp.tip)],
-          ["commits found in the log", count(startUp.commits)],
-          ["pages applied", counted(pagesApplied, "page")],
-          ["dropped", byteSize(droppedBytes)]
-        ], style)
-      }`
-  }
-}
-
 const recoverSqlite = (database: string, acceptLoss: boolean) =>
   Effect.provide(recover, SqliteWal.layer({ database, acceptLoss, autoCheckpointFrames: 0 }))
 
-/** Who says what is to be done about segments says which log it is. */
 const recoverDatabase = Effect.fnUntraced(function*(path: string, flags: RecoverFlags) {
-  const isParallel = flags.trustSegments || flags.discardSegments || (yield* logUnder(path)) === "parallel"
-  return yield* isParallel ? recoverParallel(path, flags) : recoverSqlite(path, flags.acceptLoss)
+  // Who says what is to be done about segments says which log it is.
+  const log = flags.trustSegments || flags.discardSegments ? "parallel" : yield* logUnder(path)
+  switch (log) {
+    case "sqlite":
+      return yield* recoverSqlite(path, flags.acceptLoss)
+    case "parallel":
+      return yield* recoverParallel(path, flags)
+    case "native":
+      return yield* recoverNative(path, flags.acceptLoss)
+  }
 })
 
 const recoverEither = Effect.fnUntraced(function*(path: string, flags: RecoverFlags) {

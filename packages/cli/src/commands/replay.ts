@@ -14,6 +14,7 @@ import { Pager } from "@tidemark/coordinator/Pager"
 import type { PageSize } from "@tidemark/core/Scalars"
 import * as NodeVfs from "@tidemark/platform/NodeVfs"
 import { Vfs } from "@tidemark/platform/Vfs"
+import { examineNative } from "@tidemark/wal/NativeStartUp"
 import { examineParallel } from "@tidemark/wal/ParallelStartUp"
 import { walPath } from "@tidemark/wal/SqliteWalFormat"
 import { examineDatabase } from "@tidemark/wal/StartUp"
@@ -54,10 +55,12 @@ const replay = Effect.fnUntraced(function*({ database, log, source, writers }: R
   return reportOf(database, log, wal, replayed, integrity)
 }, Effect.scoped)
 
+const examiners = { sqlite: examineDatabase, parallel: examineParallel, native: examineNative } as const
+
 /** Everything that can be refused, before a byte is changed. */
 const examine = Effect.fnUntraced(function*(source: string, database: string, log: DatabaseLog) {
   const vfs = yield* Vfs
-  const found = yield* log === "parallel" ? examineParallel(vfs, database) : examineDatabase(vfs, database)
+  const found = yield* examiners[log](vfs, database)
   if (!found.databaseExists) {
     return yield* new OperationFailed({ path: database, sentence: `there is no database at ${database}` })
   }

@@ -10,9 +10,11 @@ import type { ParallelExamination } from "@tidemark/wal/ParallelStartUp"
 import * as ParallelWal from "@tidemark/wal/ParallelWal"
 import { listSegments } from "@tidemark/wal/SegmentStore"
 import * as Effect from "effect/Effect"
-import { ExitCode, WrongUsage } from "../ExitCode.ts"
+import { WrongUsage } from "../ExitCode.ts"
 import type { Report } from "../Report.ts"
-import { byteSize, count, counted, pairs } from "../Style.ts"
+import { droppedBytesOf, sizesOf } from "../startUp/droppedBytes.ts"
+import { pagesAppliedOf, recoveryReport } from "../startUp/startUpReports.ts"
+import { counted } from "../Style.ts"
 
 /**
  * What may be given up, or believed.
@@ -72,47 +74,22 @@ const sizesOfSegments = Effect.fnUntraced(function*(
   database: string
 ): Effect.fn.Return<ReadonlyMap<string, number>, VfsError, Vfs> {
   const vfs = yield* Vfs
-  const sizes = new Map<string, number>()
-  for (const { path } of yield* listSegments(vfs, database)) {
-    sizes.set(path, (yield* vfs.identify(path))?.size ?? 0)
-  }
-  return sizes
+  const segments = yield* listSegments(vfs, database)
+  return yield* sizesOf(vfs, segments.map(({ path }) => path))
 })
 
-const reportOf = (startUp: ParallelExamination, segmentBytes: ReadonlyMap<string, number>): Report => {
-  const { case: decisive, cases, databasePages, live, lost, path, tip, tornTailBytes } = startUp
+const reportOf = (startUp: ParallelExamination, sizes: ReadonlyMap<string, number>): Report => {
+  const { live, lost, tornTailBytes } = startUp
   const uncertified = startUp.uncertified.map(({ path }) => path)
-  const pages = new Set(live.flatMap((segment) => Array.from(segment.pages.filter((page) => page <= databasePages))))
   const commits = live.reduce((sum, { high, low }) => sum + high - low + 1n, 0n)
-  const droppedBytes = [...uncertified, ...lost].reduce((sum, segment) => sum + (segmentBytes.get(segment) ?? 0), 0) +
-    tornTailBytes
-  return {
-    exitCode: ExitCode.fine,
-    json: {
-      path,
-      log: "parallel",
-      case: decisive,
-      cases,
-      tip,
-      commits: Number(commits),
-      pagesApplied: pages.size,
-      droppedBytes,
-      unacknowledgedSegments: uncertified,
-      lostSegments: lost
-    },
-    text: (style) =>
-      `${style.strong(path)}: ${style.good("recovered")}\n\n${
-        pairs([
-          ["case", cases.join(", ")],
-          ["tip", count(tip)],
-          ["commits found in the log", count(commits)],
-          ["pages applied", counted(pages.size, "page")],
-          ["dropped", byteSize(droppedBytes)],
-          ...(uncertified.length === 0
-            ? []
-            : [["never acknowledged", counted(uncertified.length, "segment")] as const]),
-          ...(lost.length === 0 ? [] : [["lost", counted(lost.length, "segment")] as const])
-        ], style)
-      }`
-  }
+  return recoveryReport("parallel", startUp, {
+    commits: Number(commits),
+    pagesApplied: pagesAppliedOf(startUp),
+    droppedBytes: droppedBytesOf(sizes, [...uncertified, ...lost]) + tornTailBytes,
+    json: { unacknowledgedSegments: uncertified, lostSegments: lost },
+    lines: [
+      ...(uncertified.length === 0 ? [] : [["never acknowledged", counted(uncertified.length, "segment")] as const]),
+      ...(lost.length === 0 ? [] : [["lost", counted(lost.length, "segment")] as const])
+    ]
+  })
 }

@@ -4,6 +4,7 @@
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
 import { spawn } from "node:child_process"
+import { createHash } from "node:crypto"
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -115,13 +116,15 @@ export const temporaryDirectory = Effect.acquireRelease(
   (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
 )
 
+const hashOf = (path: string): string => createHash("sha256").update(readFileSync(path)).digest("hex")
+
 /** Everything that could have changed in a directory: names, contents, times of change. */
 export const contentsOf = (directory: string): Record<string, string> => {
   const contents: Record<string, string> = {}
   for (const entry of readdirSync(directory, { recursive: true, withFileTypes: true })) {
     const path = join(entry.parentPath, entry.name)
     const { mtimeNs, size } = statSync(path, { bigint: true })
-    contents[path] = `${size} ${mtimeNs} ${entry.isFile() ? readFileSync(path).toString("base64") : "directory"}`
+    contents[path] = `${size} ${mtimeNs} ${entry.isFile() ? hashOf(path) : "directory"}`
   }
   return contents
 }

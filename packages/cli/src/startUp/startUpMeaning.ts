@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import type { NativeTipSource } from "@tidemark/wal/NativeStartUp"
 import type { ParallelTipSource } from "@tidemark/wal/ParallelStartUp"
 import type { StartUpCase, StartUpProblem } from "@tidemark/wal/StartUp"
 import { count, type Style } from "../Style.ts"
@@ -40,9 +41,10 @@ export const meaningOf: Record<StartUpCase, string> = {
  * @category formatting
  * @since 0.1.0
  */
-export const tipMeaning: Record<ParallelTipSource, string> = {
+export const tipMeaning: Record<ParallelTipSource | NativeTipSource, string> = {
   "checkpoint-mark": "by the checkpoint mark",
   "certificate": "by the last certificate",
+  "marker": "by the last marker",
   "trusted-segments": "by segments that nothing vouches for",
   "wal-base": "by the WAL base",
   "previous-generation": "by the WAL base; the log is of the generation before",
