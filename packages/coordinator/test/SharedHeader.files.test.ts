@@ -56,29 +56,35 @@ describe("SharedHeader in mapped files", () => {
   it.live("SHM-06 publishers are killed in their windows: nobody sees a mixture or waits, and the next owner repairs", () =>
     Effect.gen(function*() {
       const loop = yield* startProgram("headerKillLoop.ts", [
-        "12",
+        "3",
         "7",
         "--threads",
         "2",
         "--stopped",
-        "12",
+        "3",
         "--headers",
-        "5"
+        "5",
+        "--forked",
+        "60"
       ])
       const found = JSON.parse(yield* loop.line) as {
         readonly killedWhileRunning: { readonly kills: number }
         readonly killedWhileStopped: object
+        readonly killedForked: { readonly kills: number; readonly windowsInterrupted: number; readonly halted: number }
         readonly readingThread: ReadCounts
         readonly violations: ReadonlyArray<string>
       }
       assert.deepStrictEqual(found.violations, [])
       assert.strictEqual(yield* loop.exit, 0)
-      assert.strictEqual(found.killedWhileRunning.kills, 12)
+      assert.strictEqual(found.killedWhileRunning.kills, 3)
       assert.deepInclude(found.killedWhileStopped, {
-        kills: 12,
-        windowsInterrupted: 60,
-        byStores: { "1 or 5": 24, "2": 12, "3": 12, "4": 12 }
+        kills: 3,
+        windowsInterrupted: 15,
+        byStores: { "1 or 5": 6, "2": 3, "3": 3, "4": 3 }
       })
+      assert.strictEqual(found.killedForked.kills, 60)
+      assert.isAtLeast(found.killedForked.windowsInterrupted, 5)
+      assert.isAtLeast(found.killedForked.halted, 7)
       assert.isAbove(found.readingThread.reads, 1000)
     }))
 

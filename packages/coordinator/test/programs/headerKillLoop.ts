@@ -2,24 +2,27 @@
  * Kills publishers in the middle of their windows, and looks after each kill whether anybody sees what was never
  * published, is kept waiting, or finds a header that the next owner has not repaired (SHM-04, SHM-06).
  *
- *     node headerKillLoop.ts RUNNING SEED [--stopped N] [--headers K] [--threads T]
+ *     node headerKillLoop.ts RUNNING SEED [--stopped N] [--headers K] [--threads T] [--forked F]
  *
  * RUNNING processes that publish in T headers (a thread each, default 4) are killed at random moments. N processes
  * (default 0) that have stopped inside of the windows of K headers (default 60), after 1 ... 5 of the six stores in turn,
- * are killed too. A thread of this program reads all headers all the time.
+ * are killed too. F processes (default 0) that were forked (`headerForks.ts`) and publish in one of the T headers each
+ * are killed after 0 ... 2 ms: some hundred in a second. One in eight of these is halted first (SIGSTOP), and has to keep
+ * its right and its window for as long. A thread of this program reads all headers all the time.
  *
- * Prints one line of JSON. `windows...` counts headers whose sequence was odd when their publisher was dead. The exit
- * code is 1 when anything was seen that must not be.
+ * Prints one line of JSON. `windows...` counts headers whose sequence was odd when their publisher was dead. Of forked
+ * ones it is known to the store where they died, and which state has to be found. The exit code is 1 when anything was
+ * seen that must not be.
  */
 import type * as SharedHeader from "@tidemark/coordinator/SharedHeader"
 import { offsets } from "@tidemark/coordinator/SharedHeaderFormat"
 import type { SharedRegion } from "@tidemark/platform/SharedMemory"
 import { Effect } from "effect"
-import { mkdtempSync, rmSync } from "node:fs"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { parseArgs } from "node:util"
-import { databaseAt, machine, openHeader, startProgram } from "../support/headerFiles.ts"
+import { databaseAt, machine, openHeader, type Program, startProgram } from "../support/headerFiles.ts"
 import { durableAt, isWhole } from "../support/headerStates.ts"
 import { startReadingThread } from "../support/readingThread.ts"
 
@@ -28,7 +31,8 @@ const { positionals, values } = parseArgs({
   options: {
     stopped: { type: "string", default: "0" },
     headers: { type: "string", default: "60" },
-    threads: { type: "string", default: "4" }
+    threads: { type: "string", default: "4" },
+    forked: { type: "string", default: "0" }
   }
 })
 const [running = "10", seed = "1"] = positionals
@@ -114,6 +118,109 @@ const examine = Effect.fnUntraced(function*(
   }))
 })
 
+interface ForkedCounts {
+  /** By SIGKILL, after at least one window. */
+  kills: number
+  /** Forks that ended in another way, because they missed some memory: no kills. */
+  lost: number
+  windowsInterrupted: number
+  /** Of these, by the number of stores that were made: 1, 2, 3, 4, 5. */
+  readonly byStores: Array<number>
+  /** How many were halted before they were killed, and how many of those in a window. */
+  halted: number
+  haltedInWindow: number
+}
+
+/** In the order of the stores, as a commit has them. */
+const wordsAt = (commit: bigint) =>
+  [
+    [offsets.schemaEpoch, commit * 3n],
+    [offsets.commitSeq, commit],
+    [offsets.ecsEpoch, commit * 7n],
+    [offsets.nextCommitSeq, commit + 1n]
+  ] as const
+
+/**
+ * How many stores of its last window a publisher has made that began behind `commit` at the sequence `sequence`, both
+ * known; 0 for a closed window. The words have to be those of that window up to there, and those of the one before behind.
+ */
+const storesSince = (region: SharedRegion, sequence: bigint, commit: bigint): number => {
+  const found = region.load(offsets.snapshotSequence)
+  const isInterrupted = found % 2n === 1n
+  const newest = commit + (found - sequence + 1n) / 2n
+  let stores = 1
+  for (const [offset, value] of wordsAt(newest)) {
+    if (region.load(offset) !== value) break
+    stores++
+  }
+  const expected = [...wordsAt(newest).slice(0, stores - 1), ...wordsAt(newest - 1n).slice(stores - 1)]
+  if (expected.some(([offset, value]) => region.load(offset) !== value) || (!isInterrupted && stores !== 5)) {
+    violations.push(`the words at sequence ${found} are not those of commit ${newest}`)
+  }
+  return isInterrupted ? stores : 0
+}
+
+/** Nobody has waited for it yet: a dead one is a zombie. */
+const stateOf = (pid: string) => readFileSync(`/proc/${pid}/stat`, "latin1").replace(/^.*\) /, "").charAt(0)
+const isAlive = (pid: string) => stateOf(pid) !== "Z"
+
+/** A publisher that lives and does nothing keeps everything. */
+const examineHalted = Effect.fnUntraced(function*(header: SharedHeader.SharedHeader["Service"], pid: string) {
+  process.kill(Number(pid), "SIGSTOP")
+  while (stateOf(pid) !== "T" && isAlive(pid)) yield* Effect.yieldNow
+  if (!isAlive(pid)) return false
+  const sequence = header.region().load(offsets.snapshotSequence)
+  const isOpen = sequence % 2n === 1n
+  const answer = yield* Effect.result(header.snapshot)
+  const expected = `process ${pid} is in the middle of publishing`
+  if (isOpen ? answer._tag === "Success" || !answer.failure.reason.includes(expected) : answer._tag === "Failure") {
+    violations.push(`a halted publisher, ${isOpen ? "in" : "out of"} its window: ${JSON.stringify(answer)}`)
+  }
+  const owner = yield* Effect.scoped(Effect.result(header.becomePublisher(durableAt(1))))
+  if (owner._tag === "Success" || owner.failure._tag !== "Busy" || !owner.failure.reason.includes(`process ${pid} `)) {
+    violations.push(`the right of a halted publisher was given away: ${owner._tag}`)
+  }
+  if (header.region().load(offsets.snapshotSequence) !== sequence) {
+    violations.push("a live publisher's window was stolen")
+  }
+  return isOpen
+})
+
+const killForked = Effect.fnUntraced(function*(
+  forks: Program,
+  headers: ReadonlyArray<SharedHeader.SharedHeader["Service"]>,
+  round: number,
+  counts: ForkedCounts,
+  random: () => number
+) {
+  const index = round % Number(values.threads)
+  const header = headers[index]
+  if (header === undefined) return
+  const region = header.region()
+  if (round < Number(values.threads)) yield* Effect.scoped(header.becomePublisher(durableAt(10)))
+  const sequence = region.load(offsets.snapshotSequence)
+  const commit = region.load(offsets.commitSeq)
+  forks.tell(`fork ${index} ${commit}`)
+  const pid = yield* forks.line
+  const hasBegun = () => region.load(offsets.snapshotSequence) !== sequence
+  for (const start = performance.now(); !hasBegun() && performance.now() < start + 500;) yield* Effect.yieldNow
+  yield* Effect.sleep(random() * 2)
+  if (isAlive(pid) && round % 8 === 0) {
+    counts.halted++
+    if (yield* examineHalted(header, pid)) counts.haltedInWindow++
+  }
+  process.kill(Number(pid), "SIGKILL")
+  forks.tell("reap")
+  if ((yield* forks.line) === "9" && hasBegun()) counts.kills++
+  else counts.lost++
+  const stores = storesSince(region, sequence, commit)
+  if (stores > 0) {
+    counts.windowsInterrupted++
+    counts.byStores[stores - 1] = (counts.byStores[stores - 1] ?? 0) + 1
+  }
+  yield* examine(header, makeCounts(), random)
+})
+
 const program = Effect.gen(function*() {
   const directory = yield* Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "tidemark-header-kills-"))),
@@ -138,6 +245,24 @@ const program = Effect.gen(function*() {
     for (const header of headers.slice(0, count)) yield* examine(header, counts, random)
   }, Effect.scoped)
 
+  const forked: ForkedCounts = {
+    kills: 0,
+    lost: 0,
+    windowsInterrupted: 0,
+    byStores: [0, 0, 0, 0, 0],
+    halted: 0,
+    haltedInWindow: 0
+  }
+  const started = performance.now()
+  if (Number(values.forked) > 0) {
+    const flags = ["--single-threaded", "--v8-pool-size=0"]
+    const forks = yield* startProgram("headerForks.ts", [directory, `${threads}`], flags)
+    yield* forks.line
+    for (let round = 0; forked.kills < Number(values.forked); round++) {
+      yield* killForked(forks, headers, round, forked, random)
+    }
+  }
+  const forkedPerSecond = Math.round(forked.kills / (performance.now() - started) * 1000)
   const atRandom = makeCounts()
   for (let round = 1; round <= Number(running); round++) yield* killOne("running", round, atRandom)
   const atEachStore = makeCounts()
@@ -156,9 +281,10 @@ const program = Effect.gen(function*() {
   if (reads.mixed > 0) violations.push(`the reading thread was answered with ${reads.mixed} mixtures`)
   console.log(JSON.stringify({
     seed: Number(seed),
+    killedForked: { ...forked, perSecond: forkedPerSecond },
     killedWhileRunning: atRandom,
     killedWhileStopped: atEachStore,
-    windowsInterrupted: atRandom.windowsInterrupted + atEachStore.windowsInterrupted,
+    windowsInterrupted: forked.windowsInterrupted + atRandom.windowsInterrupted + atEachStore.windowsInterrupted,
     readingThread: reads,
     slowestAnswerMillis: Number(slowestAnswerMillis.toFixed(1)),
     violations

@@ -29,15 +29,22 @@ export interface Program {
   readonly pid: number
   /** The next line of its output; dies when it ended before. */
   readonly line: Effect.Effect<string>
+  /** Gives it a line. */
+  readonly tell: (line: string) => void
   readonly kill: Effect.Effect<void>
   /** Its exit code, once it has ended. */
   readonly exit: Effect.Effect<number | null>
 }
 
 /** Starts a program of `test/programs`. It is killed when the scope closes. */
-export const startProgram = Effect.fnUntraced(function*(name: string, args: ReadonlyArray<string>) {
+export const startProgram = Effect.fnUntraced(function*(
+  name: string,
+  args: ReadonlyArray<string>,
+  /** For the engine. */
+  flags: ReadonlyArray<string> = []
+) {
   const path = join(import.meta.dirname, "..", "programs", name)
-  const child = spawn(process.execPath, [path, ...args], { stdio: ["ignore", "pipe", "inherit"] })
+  const child = spawn(process.execPath, [...flags, path, ...args], { stdio: ["pipe", "pipe", "inherit"] })
   const exited = once(child, "exit").then(([code]) => typeof code === "number" ? code : null)
   const kill = Effect.promise(async () => {
     child.kill("SIGKILL")
@@ -52,6 +59,9 @@ export const startProgram = Effect.fnUntraced(function*(name: string, args: Read
       if (next.done === true) throw new Error(`${name} ended before its next line`)
       return next.value
     }),
+    tell: (line) => {
+      child.stdin.write(`${line}\n`)
+    },
     kill,
     exit: Effect.promise(() => exited)
   }
