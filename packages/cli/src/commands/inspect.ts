@@ -6,6 +6,8 @@
 import * as NodeVfs from "@tidemark/platform/NodeVfs"
 import { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
+import { nameOf } from "@tidemark/wal/AtomicFile"
+import { idOfMarkerSegmentName, markersDirectory } from "@tidemark/wal/MarkerFormat"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -19,6 +21,8 @@ import { json } from "../flags.ts"
 import { inspectDirectory } from "../inspection/appendLogInspection.ts"
 import { inspectFile } from "../inspection/inspectFile.ts"
 import type { Fields, FieldValue, InspectedRecords, Inspection, RecordRange } from "../inspection/Inspection.ts"
+import { inspectMarkerStream } from "../inspection/markerInspection.ts"
+import { inspectNative, isNativeDatabase } from "../inspection/nativeInspection.ts"
 import { withProgress } from "../Progress.ts"
 import { emit, type Listing, type Report } from "../Report.ts"
 import { byteSize, count, counted, pairs, type Style, table } from "../Style.ts"
@@ -54,13 +58,22 @@ const inspect = Effect.fnUntraced(function*(path: string, flags: Parameters<type
 
 const open = Effect.fnUntraced(function*(path: string) {
   const vfs = yield* Vfs
-  if (yield* isDirectory(path)) {
-    yield* requireAppendLog(path)
-    return yield* inspectDirectory(vfs, path)
-  }
+  if (yield* isDirectory(path)) return yield* openDirectory(vfs, path)
+  if (yield* isNativeDatabase(vfs, path)) return yield* inspectNative(vfs, path)
   const file = yield* vfs.open(path, { access: "read" })
   const bytes = yield* file.size
   return { bytes, inspection: yield* inspectFile({ file, bytes }) }
+})
+
+const openDirectory = Effect.fnUntraced(function*(vfs: Vfs["Service"], path: string) {
+  const directory = path.replace(/(?<=.)\/+$/, "")
+  const names = yield* vfs.list(directory)
+  const isMarkers = nameOf(directory) === nameOf(markersDirectory(""))
+  if (isMarkers || names.some((name) => idOfMarkerSegmentName(name) !== undefined)) {
+    return yield* inspectMarkerStream(vfs, directory)
+  }
+  yield* requireAppendLog(path)
+  return yield* inspectDirectory(vfs, path)
 })
 
 const reportOf = (
@@ -132,6 +145,11 @@ const names = {
   "certificate-log": "certificate log",
   "append-log-segment": "append log segment",
   "append-log": "append log",
+  "marker-segment": "marker segment",
+  "marker-stream": "marker stream",
+  "commit-capsule": "commit capsule",
+  "shared-memory-header": "shared-memory header",
+  "native-database": "database with a native log",
   "empty": "empty file",
   "unknown": "unknown format"
 } as const
@@ -181,20 +199,22 @@ const shown = (name: string, value: FieldValue): string => {
  */
 export const inspectCommand = Command.make("inspect", {
   file: Argument.String("FILE").pipe(
-    Argument.withDescription("The file to look at, or the directory of an append log")
+    Argument.withDescription("The file to look at, or the directory of an append log or of a marker stream")
   ),
   records: Flag.Boolean("records").pipe(
-    Flag.withDescription("List the records, too (of a SQLite WAL its frames, of a certificate log its certificates)"),
+    Flag.withDescription(
+      "List the records, too (of a SQLite WAL its frames, of a capsule its pages, of a shared-memory header its slots)"
+    ),
     Flag.withDefault(false)
   ),
   from: Flag.Int("from").pipe(
     Flag.withDescription(
-      "List from this index on, counted from 0; in an append log from this LSN on (implies --records)"
+      "List from this index on, counted from 0; in an append log from this LSN on, in a marker stream from this commit sequence on (implies --records)"
     ),
     Flag.optional
   ),
   to: Flag.Int("to").pipe(
-    Flag.withDescription("List up to and including this index, or this LSN (implies --records)"),
+    Flag.withDescription("List up to and including this index, LSN or commit sequence (implies --records)"),
     Flag.optional
   ),
   json

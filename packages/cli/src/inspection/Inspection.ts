@@ -24,6 +24,11 @@ export type InspectedKind =
   | "certificate-log"
   | "append-log-segment"
   | "append-log"
+  | "marker-segment"
+  | "marker-stream"
+  | "commit-capsule"
+  | "shared-memory-header"
+  | "native-database"
   | "empty"
   | "unknown"
 
@@ -69,7 +74,7 @@ export interface InspectedRecord {
 
 /**
  * The records to list, first and last, both included: indices counted from 0, in an append log the LSNs that their
- * frames start at.
+ * frames start at, in a marker stream the commit sequences of their slots.
  *
  * @category models
  * @since 0.1.0

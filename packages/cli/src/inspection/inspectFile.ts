@@ -3,14 +3,17 @@
  *
  * @since 0.1.0
  */
+import * as SharedHeaderFormat from "@tidemark/coordinator/SharedHeaderFormat"
 import type { FormatIssue } from "@tidemark/core/BinaryFormat"
 import { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as AppendLogFormat from "@tidemark/wal/AppendLogFormat"
+import * as CapsuleFormat from "@tidemark/wal/CapsuleFormat"
 import * as CertificateFormat from "@tidemark/wal/CertificateFormat"
 import * as CheckpointMarkFormat from "@tidemark/wal/CheckpointMarkFormat"
 import * as DatabaseHeaderFormat from "@tidemark/wal/DatabaseHeaderFormat"
 import * as LeaseFormat from "@tidemark/wal/LeaseFormat"
+import * as MarkerFormat from "@tidemark/wal/MarkerFormat"
 import * as SegmentFormat from "@tidemark/wal/SegmentFormat"
 import * as SqliteWalFormat from "@tidemark/wal/SqliteWalFormat"
 import * as WalBaseFormat from "@tidemark/wal/WalBaseFormat"
@@ -18,9 +21,12 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { OperationFailed } from "../ExitCode.ts"
 import { inspectSegment } from "./appendLogInspection.ts"
+import { inspectCapsule } from "./capsuleInspection.ts"
 import { inspectCertificateLog } from "./certificateLogInspection.ts"
 import type { Inspection, OpenedFile } from "./Inspection.ts"
+import { inspectMarkerSegment } from "./markerInspection.ts"
 import { inspectParallelSegment } from "./parallelSegmentInspection.ts"
+import { inspectSharedHeader } from "./sharedHeaderInspection.ts"
 import { inspectCheckpointMark, inspectLease, inspectWalBase } from "./smallFileInspection.ts"
 import { inspectSqliteDatabase } from "./sqliteDatabaseInspection.ts"
 import { inspectSqliteWal } from "./sqliteWalInspection.ts"
@@ -76,8 +82,30 @@ const formats: ReadonlyArray<Format> = [
     bytes: AppendLogFormat.segmentHeaderBytes,
     decode: AppendLogFormat.decodeSegmentHeader,
     inspect: (opened) => Effect.flatMap(Vfs, (vfs) => inspectSegment(opened, vfs))
+  },
+  {
+    name: "marker segment",
+    bytes: MarkerFormat.markerSegmentHeaderBytes,
+    decode: MarkerFormat.decodeHeader,
+    inspect: inspectMarkerSegment
+  },
+  {
+    name: "commit capsule",
+    bytes: CapsuleFormat.capsuleHeaderBytes,
+    decode: CapsuleFormat.decodeHeader,
+    inspect: inspectCapsule
+  },
+  {
+    name: "shared-memory header",
+    bytes: SharedHeaderFormat.sharedHeaderBytes,
+    // Also while somebody is still filling it, under a magic of its own.
+    decode: (bytes) => SharedHeaderFormat.isInitializing(bytes) ? Result.void : SharedHeaderFormat.decode(bytes),
+    inspect: inspectSharedHeader
   }
 ]
+
+/** What the decoders say of bytes that are not of their format. */
+const otherFormat: ReadonlySet<string> = new Set(["BadMagic", "ShmBadMagic"])
 
 const longestHeader = Math.max(...formats.map(({ bytes }) => bytes))
 
@@ -88,7 +116,7 @@ const longestHeader = Math.max(...formats.map(({ bytes }) => bytes))
 const isOf = (format: Format, start: Uint8Array): boolean =>
   Result.match(format.decode(start.slice(0, format.bytes)), {
     onSuccess: () => true,
-    onFailure: ({ code }) => code !== "BadMagic"
+    onFailure: ({ code }) => !otherFormat.has(code)
   })
 
 /**

@@ -11,15 +11,17 @@ import type { OpenedFile } from "./Inspection.ts"
 const chunkBytes = 1024 * 1024
 
 /**
- * The bytes of a file, which is refused when it is larger than this machine can hold.
+ * The bytes of a file, which is refused when it is larger than this machine can hold. `allocate` makes the memory for
+ * them.
  *
  * @category reading
  * @since 0.1.0
  */
 export const readWhole = Effect.fnUntraced(function*(
-  { bytes, file }: OpenedFile
+  { bytes, file }: OpenedFile,
+  allocate: (bytes: number) => Uint8Array = (bytes) => new Uint8Array(bytes)
 ): Effect.fn.Return<Uint8Array, OperationFailed | VfsError> {
-  const buffer = yield* allocate(file.path, bytes)
+  const buffer = yield* allocateWith(allocate, file.path, bytes)
   let length = 0
   while (length < bytes) {
     const chunk = buffer.subarray(length, length + chunkBytes)
@@ -31,9 +33,13 @@ export const readWhole = Effect.fnUntraced(function*(
   return buffer.subarray(0, length)
 })
 
-const allocate = (path: string, bytes: number): Effect.Effect<Uint8Array, OperationFailed> =>
+const allocateWith = (
+  allocate: (bytes: number) => Uint8Array,
+  path: string,
+  bytes: number
+): Effect.Effect<Uint8Array, OperationFailed> =>
   Effect.try({
-    try: () => new Uint8Array(bytes),
+    try: () => allocate(bytes),
     catch: () =>
       new OperationFailed({ path, sentence: `${path} has ${bytes} bytes, more than this machine can hold in memory` })
   })
