@@ -96,7 +96,8 @@ export type OpenNativeError =
  * **Gotchas**
  *
  * A capsule that is not there, or cannot be synced, poisons the log: whoever takes commits from elsewhere looks for it
- * before he gives the commit a sequence (CO-05).
+ * before he gives the commit a sequence (CO-05). From the hand-over on the `CapsuleStore` of the log does not remove it
+ * any more, whoever asks; another process must not do it either.
  *
  * @category models
  * @since 0.1.0

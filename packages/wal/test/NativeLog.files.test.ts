@@ -86,7 +86,7 @@ describe.skipIf(process.platform !== "linux")("NativeLog on real files", () => {
         assert.deepStrictEqual(found.integrity, ["ok"])
         assert.deepStrictEqual(found.rows, expectedRows(40))
       }),
-    30_000
+    60_000
   )
 
   it.live(
@@ -122,6 +122,6 @@ describe.skipIf(process.platform !== "linux")("NativeLog on real files", () => {
         }
         assert.strictEqual(counts.size, writers)
       }),
-    30_000
+    60_000
   )
 })

@@ -5,19 +5,23 @@
 import type { WalEpoch } from "@tidemark/core/Scalars"
 import * as Effect from "effect/Effect"
 import type { CheckpointMark } from "../CheckpointMarkFormat.ts"
+import type { NativeState } from "./nativeState.ts"
 import { SegmentCheckpoint, type SegmentCheckpointOptions } from "./segmentCheckpoint.ts"
 import type { SegmentInLog } from "./versionIndex.ts"
 
 export interface NativeCheckpointOptions extends SegmentCheckpointOptions<SegmentInLog> {
+  readonly log: NativeState
   /** What the mark said when the log was opened. */
   readonly previous: CheckpointMark | undefined
 }
 
 export class NativeCheckpoint extends SegmentCheckpoint<SegmentInLog> {
+  private readonly log: NativeState
   private readonly previous: CheckpointMark | undefined
 
   constructor(options: NativeCheckpointOptions) {
     super(options)
+    this.log = options.log
     this.previous = options.previous
   }
 
@@ -30,6 +34,11 @@ export class NativeCheckpoint extends SegmentCheckpoint<SegmentInLog> {
       certificateEpoch: this.previous?.certificateEpoch ?? 0n,
       databasePages
     }
+  }
+
+  /** A capsule stays while another commit names it too. */
+  protected override remove(segments: ReadonlyArray<SegmentInLog>): Effect.Effect<void> {
+    return super.remove(segments.filter(({ path }) => this.log.letGo(path)))
   }
 
   protected override readonly emptied = Effect.void

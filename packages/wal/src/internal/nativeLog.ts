@@ -44,9 +44,12 @@ export const makeNativeLog = Effect.fnUntraced(function*(
   const context = Context.add(yield* Effect.context<never>(), Metric.CurrentMetricAttributes, { log: database })
   const store = yield* makeCapsuleStore(vfs, { database })
   const room = { missed: 0, seen: 0 }
-  const capsules = damage !== undefined ? readOnly(store) : telling(store, () => {
-    room.missed++
-    state.onPublished()
+  const capsules = damage !== undefined ? readOnly(store) : ofRunningLog(store, {
+    isNamed: (path) => state.isNamed(path),
+    onFull: () => {
+      room.missed++
+      state.onPublished()
+    }
   })
   const state = new NativeState({
     database,
@@ -153,11 +156,15 @@ const sinkOf = (database: string, files: MarkerFiles, state: NativeState): Group
     onPoisoned: () => state.forget()
   })
 
-/** The same, and says when the disk is full. */
-const telling = (store: CapsuleStore["Service"], onFull: () => void): CapsuleStore["Service"] => ({
+/** The same, but what commits need is not removed, and it says when the disk is full. */
+const ofRunningLog = (
+  store: CapsuleStore["Service"],
+  { isNamed, onFull }: { readonly isNamed: (path: string) => boolean; readonly onFull: () => void }
+): CapsuleStore["Service"] => ({
   ...store,
   put: (capsule) =>
-    Effect.tapError(store.put(capsule), ({ code }) => code === "ENOSPC" ? Effect.sync(onFull) : Effect.void)
+    Effect.tapError(store.put(capsule), ({ code }) => code === "ENOSPC" ? Effect.sync(onFull) : Effect.void),
+  remove: (id) => Effect.suspend(() => isNamed(capsulePath(store.database, id)) ? Effect.void : store.remove(id))
 })
 
 /** Under a log that is poisoned before anything can be handed over (RC-26). */

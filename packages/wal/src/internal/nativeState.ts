@@ -9,6 +9,8 @@
  *    the first marker behind a checkpoint the header of the database says that its newest commits are elsewhere.
  * 3. The index holds durable commits only; `published` is its tip.
  * 4. After a failed barrier, write or sync no file of the log is touched any more (GC-08).
+ * 5. A capsule that a commit names is not removed before that commit is in the database file, whoever asks: a marker may
+ *    be on the disk from the hand-over on, also when its commit was never acknowledged.
  */
 import { invariant } from "@tidemark/core/Invariant"
 import type { CommitSeq, ObjectId, PageSize } from "@tidemark/core/Scalars"
@@ -29,7 +31,7 @@ import type { MarkerFiles } from "../MarkerStore.ts"
 import type { NativeCommit } from "../NativeLog.ts"
 import { markDatabase } from "./databaseMark.ts"
 import type { CheckpointedLog } from "./segmentCheckpoint.ts"
-import type { VersionIndex } from "./versionIndex.ts"
+import type { SegmentInLog, VersionIndex } from "./versionIndex.ts"
 
 export interface NativeStateOptions {
   readonly database: string
@@ -46,6 +48,12 @@ export interface NativeStateOptions {
   readonly context: Context.Context<never>
 }
 
+interface HandedOver {
+  readonly commit: NativeCommit
+  /** What it is in the index. */
+  readonly segment: SegmentInLog
+}
+
 export class NativeState implements CheckpointedLog {
   published: Published
   isMarked: boolean
@@ -58,13 +66,16 @@ export class NativeState implements CheckpointedLog {
   engine: GroupCommit | undefined
   private readonly options: NativeStateOptions
   /** Commits that were handed over and are not durable yet, oldest first. */
-  private pending: Array<NativeCommit> = []
+  private pending: Array<HandedOver> = []
+  /** Paths of capsules (invariant 5), with the number of commits that name each: one, unless somebody publishes it twice. */
+  private readonly named = new Map<string, number>()
   private encoding: NativeCommit | undefined
 
   constructor(options: NativeStateOptions) {
     this.options = options
     this.published = options.published
     this.isMarked = options.isMarked
+    for (const { path } of options.index.segments) this.addName(path)
   }
 
   // -- what a checkpoint asks -------------------------------------------------------------------------------------------
@@ -108,8 +119,11 @@ export class NativeState implements CheckpointedLog {
     const engine = this.running
     invariant(waiter.mode === "durable", "a commit is visible when it is durable")
     invariant(commit.seq === this.options.markers?.next(), "commits are handed over in the order of their sequences")
+    const { databasePages, pages, seq } = commit
+    const path = capsulePath(this.options.database, commit.capsule)
     this.encoding = commit
-    this.pending.push(commit)
+    this.pending.push({ commit, segment: { path, low: seq, high: seq, databasePages, pages } })
+    this.addName(path)
     try {
       engine.enqueueUnsafe(markerBytes, this.encode, waiter)
     } catch (defect) {
@@ -137,10 +151,10 @@ export class NativeState implements CheckpointedLog {
       const { capsules, clock, context } = this.options
       const batch = this.pending.slice(0, count)
       invariant(
-        batch[0]?.seq === from && batch.length === count,
+        batch[0]?.segment.high === from && batch.length === count,
         "a batch begins with the oldest commit that is not durable"
       )
-      const ids: ReadonlyArray<ObjectId> = batch.map(({ capsule }) => capsule)
+      const ids: ReadonlyArray<ObjectId> = batch.map(({ commit }) => commit.capsule)
       const startedNanos = clock.monotonicTimeNanosUnsafe()
       return Effect.andThen(this.mark, capsules.sync(ids)).pipe(Effect.tap(() =>
         Effect.sync(() => {
@@ -160,20 +174,19 @@ export class NativeState implements CheckpointedLog {
 
   /** Moves the commits up to this one into the index. Runs before anybody is woken. */
   publish(durable: CommitSeq): void {
-    const { database, index, pageSize } = this.options
+    const { index, pageSize } = this.options
     let count = 0
     for (; count < this.pending.length; count++) {
-      const commit = this.pending[count]
-      if (commit === undefined || commit.seq > durable) break
-      const { databasePages, pages, seq } = commit
-      const segment = { path: capsulePath(database, commit.capsule), low: seq, high: seq, databasePages, pages }
+      const segment = this.pending[count]?.segment
+      if (segment === undefined || segment.high > durable) break
+      const { high, pages } = segment
       index.addSegment(segment)
-      pages.forEach((page, at) => index.addVersion(page, seq, segment, imageOffset(pageSize, pages.length, at)))
+      pages.forEach((page, at) => index.addVersion(page, high, segment, imageOffset(pageSize, pages.length, at)))
       this.recordsPublished += pages.length
     }
-    const newest = this.pending[count - 1]
+    const newest = this.pending[count - 1]?.segment
     if (newest === undefined) return
-    this.published = { commitSeq: newest.seq, databasePages: newest.databasePages }
+    this.published = { commitSeq: newest.high, databasePages: newest.databasePages }
     this.pending = this.pending.slice(count)
     for (const listener of this.publishedListeners) listener(this.published)
     this.onPublished()
@@ -182,5 +195,24 @@ export class NativeState implements CheckpointedLog {
   /** What is in flight is not acknowledged. */
   forget(): void {
     this.pending = []
+  }
+
+  // -- capsules -------------------------------------------------------------------------------------------------------
+
+  /** Whether a commit needs this capsule that is not in the database file (invariant 5). */
+  isNamed(path: string): boolean {
+    return this.named.has(path)
+  }
+
+  /** A commit that names this capsule is in the database file. Answers whether none is left that needs it. */
+  letGo(path: string): boolean {
+    const left = (this.named.get(path) ?? 0) - 1
+    if (left > 0) this.named.set(path, left)
+    else this.named.delete(path)
+    return left <= 0
+  }
+
+  private addName(path: string): void {
+    this.named.set(path, (this.named.get(path) ?? 0) + 1)
   }
 }

@@ -1,0 +1,183 @@
+/** Orders of events that a native log has to survive although its callers ought not to bring them about, and what stays. */
+import { assert, describe, it } from "@effect/vitest"
+import { PageSize, toCommitSeq } from "@tidemark/core/Scalars"
+import type { MemoryDisk } from "@tidemark/platform/MemoryDisk"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as References from "effect/References"
+import * as CapsuleFormat from "../src/CapsuleFormat.ts"
+import { checkpointMarkPath } from "../src/CheckpointMarkFormat.ts"
+import type { LogEnded } from "../src/GroupCommit.ts"
+import { markerBytes, markerSegmentHeaderBytes, markerSegmentPath } from "../src/MarkerFormat.ts"
+import type { NativeCommit } from "../src/NativeLog.ts"
+import { Ledger } from "./support/ledger.ts"
+import {
+  capsulesOf,
+  commits,
+  emptyDisk,
+  handOver,
+  openByHand,
+  type OpenedNative,
+  pageSize,
+  put,
+  slowDisk,
+  stampOf
+} from "./support/nativeLog.ts"
+import { settle, versionBytes } from "./support/parallelRuns.ts"
+import { memoryPath } from "./support/sqliteWal.ts"
+
+const quiet = Effect.provideService(References.MinimumLogLevel, "None")
+
+/** Hands a commit over and waits until it is durable. */
+const publish = (opened: OpenedNative, commit: NativeCommit) =>
+  Effect.suspend(() => {
+    const outcome = Deferred.makeUnsafe<unknown, LogEnded>()
+    handOver(opened, commit, () => {}, (exit) => Deferred.doneUnsafe(outcome, exit))
+    return Deferred.await(outcome)
+  })
+
+/** The capsule of another commit once more, under the next sequence. */
+const again = (commit: NativeCommit): NativeCommit => ({ ...commit, seq: toCommitSeq(commit.seq + 1n) })
+
+describe("NativeLog, a capsule that commits name", () => {
+  it.effect("CO-10 RC-15 whoever removes it from the store of the log removes nothing, from the hand-over on", () =>
+    Effect.gen(function*() {
+      const disk = slowDisk()
+      const opened = yield* openByHand(disk)
+      const first = yield* put(opened, 1n, 2)
+      yield* publish(opened, first)
+      // As the committer of a publication that was repeated does, when the repetition is refused.
+      yield* opened.capsules.remove(first.capsule)
+      assert.strictEqual(stampOf(opened, 2), 1)
+
+      const second = yield* put(opened, 2n, 3)
+      const held = disk.hold({ operation: "syncData", path: /markers/ })
+      const running = yield* Effect.forkChild(publish(opened, second))
+      yield* held.reached
+      yield* opened.capsules.remove(second.capsule)
+      yield* held.release
+      yield* Fiber.join(running)
+      assert.strictEqual(capsulesOf(disk).length, 2)
+
+      const refused = yield* put(opened, 9n, 3)
+      yield* opened.capsules.remove(refused.capsule)
+      assert.strictEqual(capsulesOf(disk).length, 2, "one that nobody names goes")
+      yield* opened.native.checkpoint("full")
+      yield* opened.capsules.put(CapsuleFormat.encode({
+        token: first.token,
+        beginSeq: toCommitSeq(0n),
+        databasePages: 9,
+        pageSize,
+        pages: first.pages
+      }, () => new Uint8Array(pageSize)))
+      assert.strictEqual(capsulesOf(disk).length, 1)
+      yield* Effect.forEach(yield* opened.capsules.list, opened.capsules.remove)
+      assert.deepStrictEqual(capsulesOf(disk), [], "and one whose commit is in the database file")
+      yield* opened.close
+      const file = Buffer.from(disk.afterCrash("lost").readFile(memoryPath) ?? new Uint8Array(0))
+      assert.deepStrictEqual([2, 3].map((page) => file.readUInt32BE((page - 1) * pageSize + 4)), [1, 2])
+    }).pipe(quiet))
+
+  it.effect("CO-10 RC-15 a checkpoint leaves it to the commits that name it too and are not in the database file yet", () =>
+    Effect.gen(function*() {
+      const disk = slowDisk()
+      const opened = yield* openByHand(disk)
+      const first = yield* put(opened, 1n, 2)
+      yield* publish(opened, first)
+      const reader = opened.log.openReader()
+      yield* publish(opened, again(first))
+      // It goes as far as the reader.
+      yield* opened.native.checkpoint("passive")
+      assert.deepStrictEqual(opened.native.inLog(), { records: 1, capsules: 1 })
+      assert.strictEqual(stampOf(opened, 2), 1)
+      const found = yield* openByHand(disk.afterCrash("lost"))
+      assert.deepStrictEqual([found.native.startUp.case, found.native.startUp.live.length], ["RC-06", 1])
+      reader.release()
+
+      // On its way to the disk while the checkpoint removes.
+      const held = disk.hold({ operation: "syncData", path: /markers/ })
+      const running = yield* Effect.forkChild(publish(opened, again(again(first))))
+      yield* held.reached
+      yield* opened.native.checkpoint("passive")
+      assert.deepStrictEqual(opened.native.inLog(), { records: 0, capsules: 0 })
+      yield* held.release
+      yield* Fiber.join(running)
+      assert.strictEqual(stampOf(opened, 2), 1)
+      const later = yield* openByHand(disk.afterCrash("lost"))
+      assert.deepStrictEqual([later.native.startUp.case, later.native.startUp.live.length], ["RC-06", 1])
+
+      yield* opened.native.checkpoint("full")
+      assert.deepStrictEqual(capsulesOf(disk), [], "then it goes")
+    }).pipe(quiet))
+})
+
+describe("NativeLog, another life", () => {
+  it.effect("RC-05 of another page size than is asked for: a database keeps the one it has, whatever is in the log", () =>
+    Effect.gen(function*() {
+      const disk = emptyDisk()
+      const ledger = new Ledger(pageSize)
+      const lives = [[pageSize, false], [PageSize.make(4096), true], [PageSize.make(4096), true]] as const
+      for (const [asked, checkpointOnClose] of lives) {
+        const opened = yield* openByHand(disk, { create: { pageSize: asked }, checkpointOnClose })
+        assert.strictEqual(opened.native.pageSize, pageSize)
+        yield* commits(ledger, opened, 2)
+        yield* ledger.checkTip(opened, "another page size")
+        yield* opened.close
+      }
+    }))
+
+  it.effect("RC-21 what an orderly end leaves: the database, its mark, 88 bytes for each commit, no capsule", () =>
+    Effect.gen(function*() {
+      const disk = emptyDisk()
+      const ledger = new Ledger(pageSize)
+      const left = (commits: number) => ({
+        [memoryPath]: 6 * pageSize,
+        // Nothing but a place for the lock that keeps stock SQLite out.
+        [`${memoryPath}-shm`]: 0,
+        [checkpointMarkPath(memoryPath)]: 48,
+        [markerSegmentPath(memoryPath, 0n)]: markerSegmentHeaderBytes + (1 + commits) * markerBytes
+      })
+      for (const count of [5, 10, 15]) {
+        const opened = yield* openByHand(disk, { checkpointOnClose: true })
+        yield* commits(ledger, opened, 5)
+        assert.strictEqual(capsulesOf(disk).length, 5)
+        yield* opened.close
+        assert.deepStrictEqual(sizesOf(disk), left(count))
+        assert.deepStrictEqual(versionBytes(disk), [2, 2])
+      }
+      // Without a commit nothing comes to it.
+      yield* Effect.flatMap(openByHand(disk, { checkpointOnClose: true }), ({ close }) => close)
+      assert.deepStrictEqual(sizesOf(disk), left(15))
+    }))
+
+  it.effect("GC-07 PG-07 a poisoned log: a checkpoint that is under way brings what was acknowledged home, no more", () =>
+    Effect.gen(function*() {
+      const disk = slowDisk()
+      const ledger = new Ledger(pageSize)
+      const opened = yield* openByHand(disk, { autoCheckpointFrames: 4, checkpointOnClose: true })
+      const copying = disk.hold({ operation: "write", path: memoryPath, skip: 1 })
+      yield* commits(ledger, opened, 4)
+      yield* copying.reached
+      disk.inject({ operation: "syncData", path: /markers/, fault: { kind: "error", code: "EIO" } })
+      const failed = yield* Effect.exit(commits(ledger, opened, 1))
+      assert.isTrue(Exit.isFailure(failed))
+      yield* copying.release
+      yield* settle
+      yield* opened.close
+      assert.deepStrictEqual(versionBytes(disk), [3, 3], "a commit may be on the disk that nobody was told of")
+      for (const choice of ["kept", "lost", 1, 2, 3] as const) {
+        const next = yield* openByHand(disk.afterCrash(choice))
+        const { commitSeq } = next.log.published()
+        assert.isTrue(commitSeq === 4n || commitSeq === 5n, `${choice}: ${commitSeq}`)
+        assert.isUndefined(ledger.differenceOf(next.log.openReader()), `${choice}`)
+        yield* next.close
+      }
+    }).pipe(quiet))
+})
+
+const sizesOf = (disk: MemoryDisk): Record<string, number> =>
+  Object.fromEntries(
+    disk.files.filter((path) => path.startsWith(memoryPath)).map((path) => [path, disk.readFile(path)?.length ?? 0])
+  )
