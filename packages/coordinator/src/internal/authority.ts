@@ -12,6 +12,7 @@ import type * as Scope from "effect/Scope"
 import type { LeaseHeld } from "../CoordinatorErrors.ts"
 import { CoordinatorLease } from "../CoordinatorLease.ts"
 import { type BecomePublisherError, layerMemory, SharedHeader } from "../SharedHeader.ts"
+import { ShmPageSizeMismatch } from "../SharedHeaderErrors.ts"
 import type { CoordinatorAuthority } from "./coordinator.ts"
 
 export type AuthorityError = LeaseHeld | FileLockUnavailable | VfsError | BecomePublisherError
@@ -23,6 +24,9 @@ export const takeAuthority = Effect.fnUntraced(function*(
 ): Effect.fn.Return<CoordinatorAuthority, AuthorityError, CoordinatorLease | SharedHeader | Scope.Scope> {
   const lease = yield* CoordinatorLease
   const header = yield* SharedHeader
+  if (header.pageSize !== log.pageSize) {
+    return yield* new ShmPageSizeMismatch({ path: header.path, found: header.pageSize, expected: log.pageSize })
+  }
   const grant = yield* lease.acquire
   const publisher = yield* header.becomePublisher({
     commitSeq: log.published().commitSeq,

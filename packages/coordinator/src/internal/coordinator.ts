@@ -3,8 +3,8 @@
  * is decided here is decided by numbers of pages alone; where their bytes are is the business of the submissions.
  */
 import { invariant, InvariantViolation } from "@tidemark/core/Invariant"
-import type { CommitSeq, PageNumber, TxnToken } from "@tidemark/core/Scalars"
-import { SchemaEpoch, toCommitSeq, toPageNumber, TxnEpoch } from "@tidemark/core/Scalars"
+import type { CommitSeq, PageNumber, TxnId, TxnToken } from "@tidemark/core/Scalars"
+import { SchemaEpoch, toCommitSeq, toPageNumber, toTxnId, TxnEpoch } from "@tidemark/core/Scalars"
 import type { SequencedLog } from "@tidemark/wal/CommitLog"
 import type { LogEnded } from "@tidemark/wal/GroupCommit"
 import { LogClosed } from "@tidemark/wal/LogErrors"
@@ -92,6 +92,9 @@ export abstract class Coordinator<
   private inFlight = 0
   private sinceCollection = 0
   private isClosed = false
+  /** Closed, and nothing of it is on its way: the header is not this coordinator's any more, and may be gone. */
+  private hasEnded = false
+  private lastId: TxnId | undefined
   private visibilityWaiters: Array<VisibilityWaiter> = []
 
   constructor({ answers, context, grant, header, log, maxPages, publisher }: CoordinatorParts<Answer>) {
@@ -102,8 +105,10 @@ export abstract class Coordinator<
     this.context = context
     this.maxPages = maxPages
     this.outcomes = new OutcomeCache(answers)
-    const { databasePages } = log.published()
-    const { base, pages, tip } = log.recovered
+    const { commitSeq, databasePages } = log.published()
+    // Who was coordinator of this log before knew of the commits since the recovery; its transactions are refused.
+    const isFollowing = commitSeq > log.recovered.tip
+    const { base, pages, tip } = isFollowing ? { base: commitSeq, pages: () => [], tip: commitSeq } : log.recovered
     // What the log remembers of recent commits is known before the first request is looked at (CO-15).
     this.index = ConflictIndex.recovered({ base, tip, pages: pages() })
     if (tip > base) this.resizes.forgetAllBefore(tip, databasePages)
@@ -116,6 +121,8 @@ export abstract class Coordinator<
 
   /** Makes what is durable what new snapshots see, here and wherever the header is mapped. */
   private publish(commitSeq: CommitSeq): void {
+    // The log lives on, and another coordinator may.
+    if (this.hasEnded) return
     this.publisher.publish({ commitSeq, schemaEpoch: this.schemaEpoch, ecsEpoch: 0n })
   }
 
@@ -143,14 +150,24 @@ export abstract class Coordinator<
   readonly begin = (): TransactionHold => this.hold(this.newToken())
 
   private newToken(): TxnToken {
-    const id = this.header.nextTxnId()
+    const id = this.hasEnded ? this.idAfterEnd() : this.header.nextTxnId()
     // The publisher has told the header where ids go on, and 2^62 of them are not used up.
     if (typeof id !== "bigint") throw id
+    this.lastId = id
     return { id, epoch: this.txnEpoch }
+  }
+
+  /** For a transaction that began too late to commit anything: nobody else has this id under this generation. */
+  private idAfterEnd(): TxnId {
+    return toTxnId((this.lastId ?? 0n) + 1n)
   }
 
   private hold(token: TxnToken, onEnd?: (token: TxnToken) => void): TransactionHold {
     const reader = this.log.openReader()
+    if (this.hasEnded) {
+      const snapshot = { high: reader.high, schemaEpoch: this.schemaEpoch }
+      return new Hold(this.transactions, token, snapshot, reader, onEnd)
+    }
     const seen = this.header.snapshotUnsafe()
     // Its windows are opened and closed in one step of this thread, and by nobody else.
     invariant(seen !== undefined, "the publisher's own header is never in the middle of a window")
@@ -162,13 +179,13 @@ export abstract class Coordinator<
     Effect.suspend(() => {
       const token = this.newToken()
       const leave = () => {
-        this.header.serialized.release(token.id)
+        if (!this.hasEnded) this.header.serialized.release(token.id)
         this.turn.leave(token)
       }
       return this.turn.take(token).pipe(
         // From here on no other commit is accepted, so these are the last ones.
         Effect.andThen(Effect.suspend(() => this.awaitVisible(this.lastAssigned))),
-        Effect.andThen(this.acquireHeader(token)),
+        Effect.andThen(Effect.suspend(() => this.acquireHeader(token))),
         Effect.timeoutOrElse({
           duration: options?.busyTimeout ?? defaultBusyTimeout,
           orElse: () => Effect.fail(new Busy({ reason: "other transactions are in the way", retryAfterMillis: 1 }))
@@ -182,11 +199,16 @@ export abstract class Coordinator<
 
   /** Tells everybody who maps the header. A serialized writer of another process has to end first, or to be dead. */
   private acquireHeader(token: TxnToken): Effect.Effect<void> {
-    return Effect.uninterruptible(this.header.serialized.acquire(token.id)).pipe(
-      Effect.catch(({ retryAfterMillis }) =>
-        Effect.andThen(Effect.sleep(retryAfterMillis), Effect.suspend(() => this.acquireHeader(token)))
+    // Too late to commit: there is nobody to be kept out, and nobody would let them in again.
+    if (this.isClosed) return Effect.void
+    return Effect.uninterruptible(Effect.tap(this.header.serialized.acquire(token.id), () =>
+      Effect.sync(() => {
+        if (this.hasEnded) this.header.serialized.release(token.id)
+      }))).pipe(
+        Effect.catch(({ retryAfterMillis }) =>
+          Effect.andThen(Effect.sleep(retryAfterMillis), Effect.suspend(() => this.acquireHeader(token)))
+        )
       )
-    )
   }
 
   readonly awaitConcurrent: Effect.Effect<void> = Effect.suspend(() =>
@@ -203,6 +225,7 @@ export abstract class Coordinator<
 
   /** A serialized writer that is none of this coordinator's transactions. One load, unless there is one. */
   private serializedElsewhere(): Busy | undefined {
+    if (this.hasEnded) return undefined
     const id = this.header.region().load(offsets.writerTxnId)
     return id === 0n || this.turn.isOf(id)
       ? undefined
@@ -458,11 +481,22 @@ export abstract class Coordinator<
       this.publish(this.log.published().commitSeq)
     })
 
-  /** Takes no more commits and waits until those that were accepted are decided. */
+  /**
+   * Takes no more commits and waits until those that were accepted are decided. Transactions that are open can go on
+   * reading for as long as the log lets them; what they want to commit is refused.
+   */
   readonly close: Effect.Effect<void> = Effect.suspend(() => {
     this.isClosed = true
     // Not only wait: a log whose files cannot be written would try again for as long as nobody tells it to settle.
-    return Effect.andThen(this.log.settle, Effect.suspend(() => this.awaitVisible(this.lastAssigned)))
+    return this.log.settle.pipe(
+      Effect.andThen(Effect.suspend(() => this.awaitVisible(this.lastAssigned))),
+      // What was committed is decided: the serialized transaction that is still open, if one is, keeps nobody out.
+      Effect.andThen(Effect.sync(() => {
+        const { holder } = this.turn
+        if (holder !== undefined) this.header.serialized.release(holder.id)
+        this.hasEnded = true
+      }))
+    )
   })
 }
 

@@ -1,6 +1,7 @@
 /**
  * Commits whose pages are in a capsule: only a marker goes through the log (CO-09).
  */
+import { invariant } from "@tidemark/core/Invariant"
 import type { ObjectId, PageNumber } from "@tidemark/core/Scalars"
 import { toObjectId } from "@tidemark/core/Scalars"
 import type { NativeCommit, NativeLog } from "@tidemark/wal/NativeLog"
@@ -61,6 +62,9 @@ class NativeSubmission extends Submission<PublishRequest, PublishAnswer, never> 
   ) {
     // A copy, so that what was validated is what is recorded.
     const pages: ReadonlyArray<PageNumber> = Array.from(request.pages)
+    for (let i = 1; i < pages.length; i++) {
+      invariant(Number(pages[i]) > Number(pages[i - 1]), "the pages of a capsule are ascending, each once")
+    }
     super(owner, request, pages, log.commitBytes(pages.length), changes, resume)
     this.log = log
   }

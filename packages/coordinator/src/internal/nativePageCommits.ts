@@ -7,11 +7,13 @@
  * 2. A capsule whose publication was refused is removed; one whose publication was accepted, or may have been, is not.
  */
 import { toObjectId } from "@tidemark/core/Scalars"
+import { VfsError } from "@tidemark/platform/VfsError"
 import * as CapsuleFormat from "@tidemark/wal/CapsuleFormat"
 import type { CapsuleStore } from "@tidemark/wal/CapsuleStore"
 import type { NativeLog } from "@tidemark/wal/NativeLog"
 import * as Effect from "effect/Effect"
 import type { CommitAnswer, CommitError, CommitRequest } from "../CompatCoordinator.ts"
+import { SpillCorrupt } from "../CoordinatorErrors.ts"
 import type { NativeCoordinator, PublishRequest } from "../NativeCoordinator.ts"
 import type { PageCommits } from "./pageCommits.ts"
 
@@ -31,16 +33,22 @@ export const nativePageCommits = (
       // What can be refused is refused before anything is written for it.
       const refusal = coordinator.check(proposal, pages)
       if (refusal !== undefined) return Effect.fail(refusal)
-      const store = Effect.suspend(() => {
-        const { bytes, digest, id } = CapsuleFormat.encode({
-          token: request.token,
-          beginSeq: request.snapshot.high,
-          databasePages: request.databasePages ?? 0,
-          pageSize: log.pageSize,
-          pages
-        }, (page) => writes.image(page))
-        return Effect.as(capsules.put({ bytes, id }), { capsule: id, capsuleDigest: digest })
+      const encoded = Effect.suspend(() => {
+        try {
+          return Effect.succeed(CapsuleFormat.encode({
+            token: request.token,
+            beginSeq: request.snapshot.high,
+            databasePages: request.databasePages ?? 0,
+            pageSize: log.pageSize,
+            pages
+          }, (page) => writes.image(page)))
+        } catch (cause) {
+          // A spilled page is read here once more; nothing has a sequence yet, so only this commit fails (CO-05).
+          return cause instanceof SpillCorrupt || cause instanceof VfsError ? Effect.fail(cause) : Effect.die(cause)
+        }
       })
+      const store = Effect.flatMap(encoded, ({ bytes, digest, id }) =>
+        Effect.as(capsules.put({ bytes, id }), { capsule: id, capsuleDigest: digest }))
       const stored = writes.isSpilled ? Effect.andThen(writes.verify, store) : store
       return Effect.flatMap(stored, (capsule) =>
         Effect.tapError(

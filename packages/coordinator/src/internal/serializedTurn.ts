@@ -20,13 +20,17 @@ interface Waiter {
 const retryAfterMillis = 1
 
 export class SerializedTurn {
-  private holder: TxnToken | undefined
+  private current: TxnToken | undefined
   private line: Array<Waiter> = []
   private others: Array<() => void> = []
 
+  get holder(): TxnToken | undefined {
+    return this.current
+  }
+
   /** Why the commit of this transaction has to wait. */
   refuse(token: TxnToken): Busy | undefined {
-    const { holder } = this
+    const holder = this.current
     return holder === undefined || isSame(holder, token)
       ? undefined
       : new Busy({ reason: `transaction ${holder.id} is serialized`, retryAfterMillis })
@@ -34,14 +38,14 @@ export class SerializedTurn {
 
   /** Whether the transaction with this id has the turn. */
   isOf(id: bigint): boolean {
-    return this.holder?.id === id
+    return this.current?.id === id
   }
 
   /** Waits for the turn. Whoever is interrupted, or fails afterwards, calls {@link SerializedTurn.leave}. */
   take(token: TxnToken): Effect.Effect<void> {
     return Effect.callback<void>((resume) => {
-      if (this.holder === undefined) {
-        this.holder = token
+      if (this.current === undefined) {
+        this.current = token
         return resume(Exit.void)
       }
       this.line.push({ token, resume: () => resume(Exit.void) })
@@ -50,12 +54,12 @@ export class SerializedTurn {
 
   /** Ends the turn, or the wait for it. Whoever has neither changes nothing. */
   leave(token: TxnToken): void {
-    if (this.holder === undefined || !isSame(this.holder, token)) {
+    if (this.current === undefined || !isSame(this.current, token)) {
       this.line = this.line.filter((waiter) => !isSame(waiter.token, token))
       return
     }
     const next = this.line.shift()
-    this.holder = next?.token
+    this.current = next?.token
     next?.resume()
     if (next !== undefined) return
     for (const resume of this.others.splice(0)) resume()
@@ -63,7 +67,7 @@ export class SerializedTurn {
 
   /** Waits until nobody has the turn. */
   readonly awaitNobody: Effect.Effect<void> = Effect.callback<void>((resume) => {
-    if (this.holder === undefined) return resume(Exit.void)
+    if (this.current === undefined) return resume(Exit.void)
     const wake = () => resume(Exit.void)
     this.others.push(wake)
     return Effect.sync(() => {
