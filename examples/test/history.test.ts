@@ -19,14 +19,15 @@ describe("history", () => {
       const database = join(yield* directory, "history.db")
       const run = <A, E, R>(body: Effect.Effect<A, E, R>) =>
         body.pipe(Effect.provide(engine(database).pipe(Layer.provide(NodeVfs.layer)), { local: true }))
+      const capsules = () => readdirSync(`${database}.fsqlite/capsules`)
       assert.strictEqual(yield* run(deposit(16)), 16)
+      assert.deepStrictEqual(capsules(), [])
       const first = yield* run(history)
       assert.strictEqual(first.length, 16)
       assert.strictEqual(yield* run(deposit(16)), 32)
       const both = yield* run(history)
       assert.deepStrictEqual(both.slice(0, 16), first)
       assert.deepStrictEqual(both.map(({ seq }) => seq), Array.from({ length: 32 }, (_, at) => BigInt(at + 1)))
-      assert.deepStrictEqual(readdirSync(`${database}.fsqlite/capsules`), [])
 
       const sqlite = new DatabaseSync(database)
       assert.deepStrictEqual({ ...sqlite.prepare("PRAGMA journal_mode").get() }, { journal_mode: "wal" })
