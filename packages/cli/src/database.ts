@@ -27,7 +27,7 @@ import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import type { DatabaseSync, SQLOutputValue } from "node:sqlite"
 import { OperationFailed } from "./ExitCode.ts"
-import { refuseDamaged } from "./native/markerDamage.ts"
+import { layerUndamaged } from "./native/markerDamage.ts"
 import { reasonOf } from "./Report.ts"
 
 /**
@@ -99,13 +99,12 @@ const layerParallel = (options: OpenLogOptions) =>
 const layerNative = (options: OpenLogOptions) =>
   Layer.effect(
     OpenLog,
-    Effect.gen(function*() {
-      const { checkpoint, startUp } = yield* NativeLog.NativeLog
-      // Before the coordinator takes its lease: nothing on the disk is changed.
-      yield* refuseDamaged(startUp)
-      return { startUpCases: startUp.cases, checkpoint, stuck: neverStuck }
-    })
-  ).pipe(Layer.provideMerge(NativeLog.layer(options)))
+    Effect.map(NativeLog.NativeLog, ({ checkpoint, startUp }) => ({
+      startUpCases: startUp.cases,
+      checkpoint,
+      stuck: neverStuck
+    }))
+  ).pipe(Layer.provideMerge(layerUndamaged(options)))
 
 interface LayersOfLog {
   readonly log: Layer.Layer<OpenLog, OpenLogError, Vfs | FileLock>

@@ -2,17 +2,10 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Certificates from "@tidemark/wal/CertificateFormat"
 import { Effect } from "effect"
 import { appendFileSync, copyFileSync, readFileSync, statSync, writeFileSync } from "node:fs"
+import { flip, recovered, verified } from "./support/databaseCommands.ts"
 import { readWithSqlite } from "./support/databases.ts"
 import { heldByParallelWriter } from "./support/holder.ts"
-import {
-  cutCertificates,
-  flip,
-  offsetOfCertificate,
-  recovered,
-  segmentAt,
-  segmentsIn,
-  verified
-} from "./support/parallelCommands.ts"
+import { cutCertificates, offsetOfCertificate, segmentAt, segmentsIn } from "./support/parallelCommands.ts"
 import { makeParallel } from "./support/parallelDatabases.ts"
 import { assertFailed, documentOf, objectsIn, temporaryDirectory, tidemark } from "./support/program.ts"
 

@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { copyFileSync, existsSync, mkdirSync, rmSync, statSync } from "node:fs"
+import { assertRefused, flip, recovered, verified } from "./support/databaseCommands.ts"
 import { makeDatabase, readWithSqlite } from "./support/databases.ts"
-import { flip, offsetOfCertificate, recovered, segmentAt, segmentsIn, verified } from "./support/parallelCommands.ts"
+import { offsetOfCertificate, segmentAt, segmentsIn } from "./support/parallelCommands.ts"
 import { makeParallel } from "./support/parallelDatabases.ts"
 import {
   assertFailed,
@@ -12,18 +13,6 @@ import {
   temporaryDirectory,
   unchanged
 } from "./support/program.ts"
-
-/** `verify` says that a start would be refused, and `recover` and `checkpoint` are, having changed nothing. */
-const assertRefused = (directory: string, path: string, row: string, tag: string, sentence: RegExp) =>
-  Effect.gen(function*() {
-    const document = yield* verified(directory, path)
-    assert.deepInclude(document, { case: row, ok: false })
-    assert.deepInclude(objectIn(document, "refusal"), { tag })
-    for (const command of ["recover", "checkpoint"]) {
-      assertFailed(yield* unchanged(directory, command, path, "--json"), tag, sentence)
-    }
-    return document
-  })
 
 describe("a database with a parallel log that cannot be opened safely", () => {
   it.effect("RC-08 is refused when a certified segment is damaged or missing, and keeps its prefix if told to", () =>

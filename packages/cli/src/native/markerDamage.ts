@@ -4,19 +4,32 @@
  *
  * @since 0.1.0
  */
+import type { FileLock } from "@tidemark/platform/FileLock"
+import { Vfs } from "@tidemark/platform/Vfs"
+import type { CapsuleStore } from "@tidemark/wal/CapsuleStore"
 import type { MarkersDamaged } from "@tidemark/wal/MarkerErrors"
-import type { NativeExamination } from "@tidemark/wal/NativeStartUp"
+import * as NativeLog from "@tidemark/wal/NativeLog"
+import { examineNative } from "@tidemark/wal/NativeStartUp"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 
 /**
- * Fails with the damage where nothing may be committed or copied.
+ * The native log of a database, or the damage as the failure, where nothing may be committed or copied. It is looked at
+ * before it is opened: a log that only reads ends as one that has failed, and says so.
  *
- * @category errors
+ * @category layers
  * @since 0.1.0
  */
-export const refuseDamaged = (
-  { damage, isReadOnly }: Pick<NativeExamination, "damage" | "isReadOnly">
-): Effect.Effect<void, MarkersDamaged> => isReadOnly && damage !== undefined ? Effect.fail(damage) : Effect.void
+export const layerUndamaged = (
+  options: NativeLog.NativeLogOptions
+): Layer.Layer<NativeLog.NativeLog | CapsuleStore, NativeLog.OpenNativeError | MarkersDamaged, Vfs | FileLock> =>
+  Layer.unwrap(Effect.gen(function*() {
+    const { acceptLoss, database } = options
+    const { damage, isReadOnly, refusal } = yield* examineNative(yield* Vfs, database, { acceptLoss })
+    // What is refused anyway is refused for its own reason.
+    if (refusal === undefined && isReadOnly && damage !== undefined) return yield* damage
+    return NativeLog.layer(options)
+  }))
 
 /**
  * The damage as it is printed.

@@ -7,13 +7,13 @@ import { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import { capsulePath } from "@tidemark/wal/CapsuleFormat"
 import { makeCapsuleStore } from "@tidemark/wal/CapsuleStore"
-import * as NativeLog from "@tidemark/wal/NativeLog"
+import { NativeLog } from "@tidemark/wal/NativeLog"
 import type { NativeExamination } from "@tidemark/wal/NativeStartUp"
 import * as Effect from "effect/Effect"
 import { droppedBytesOf, sizesOf } from "../startUp/droppedBytes.ts"
 import { pagesAppliedOf, recoveryReport } from "../startUp/startUpReports.ts"
 import { counted } from "../Style.ts"
-import { damageJson, refuseDamaged } from "./markerDamage.ts"
+import { damageJson, layerUndamaged } from "./markerDamage.ts"
 
 /**
  * Recovers a database as one with a native log. `acceptLoss` keeps what stands before damage in its markers (RC-26).
@@ -25,11 +25,10 @@ export const recoverNative = Effect.fnUntraced(function*(database: string, accep
   // Before it is opened: some of them go away with that.
   const sizes = yield* sizesOfCapsules(database)
   return yield* Effect.gen(function*() {
-    const { checkpoint, startUp } = yield* NativeLog.NativeLog
-    yield* refuseDamaged(startUp)
+    const { checkpoint, startUp } = yield* NativeLog
     yield* checkpoint("truncate")
     return reportOf(startUp, sizes)
-  }).pipe(Effect.provide(NativeLog.layer({ database, acceptLoss, autoCheckpointFrames: 0 })))
+  }).pipe(Effect.provide(layerUndamaged({ database, acceptLoss, autoCheckpointFrames: 0, checkpointOnClose: false })))
 })
 
 const sizesOfCapsules = Effect.fnUntraced(function*(

@@ -18,9 +18,14 @@ export interface MadeDatabase {
 export const makeDatabase = (
   directory: string,
   name: string,
-  options: { readonly commits?: number; readonly pageSize?: number } = {}
+  options: {
+    readonly commits?: number
+    readonly pageSize?: number
+    /** Of the text in a row: the number of the row, and blanks. */
+    readonly rowBytes?: number
+  } = {}
 ): MadeDatabase => {
-  const { commits = 5, pageSize = 4096 } = options
+  const { commits = 5, pageSize = 4096, rowBytes = 0 } = options
   const live = `${directory}/${name}-live.db`
   const path = `${directory}/${name}.db`
   const base = `${directory}/${name}-base.db`
@@ -28,7 +33,7 @@ export const makeDatabase = (
   database.exec(`PRAGMA page_size = ${pageSize}; PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0`)
   database.exec("CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT); PRAGMA wal_checkpoint(TRUNCATE)")
   copyFileSync(live, base)
-  for (let id = 1; id <= commits; id++) database.exec(`INSERT INTO t VALUES (${id}, 'row ${id}')`)
+  for (let id = 1; id <= commits; id++) database.exec(`INSERT INTO t VALUES (${id}, '${`row ${id}`.padEnd(rowBytes)}')`)
   copyFileSync(live, path)
   copyFileSync(`${live}-wal`, `${path}-wal`)
   database.close()

@@ -38,5 +38,8 @@ export const heldByWriter = heldBy("writeLog.ts")
 /** A process that writes a database through a parallel log, and checkpoints it, all the time. */
 export const heldByParallelWriter = heldBy("writeParallel.ts")
 
+/** The same through a native log, with four writers. */
+export const heldByNativeWriter = heldBy("writeNative.ts")
+
 /** A process in which SQLite reads the database, in a transaction, for as long as the scope is open. */
 export const heldBySqlite = heldBy("holdWithSqlite.ts")
