@@ -8,8 +8,8 @@
  *     acquire                                      release, by its process p
  *     A1  owner: (0, g) -> (p, g + 1)              R1  owner: (p, g) -> (clearing p, g)
  *     A2  birth := b                               R2  id := 0
- *     A3  id: 0 -> T                               R3  birth := 0
- *     A4  lease expiry := e                        R4  lease expiry := 0
+ *     A3  lease expiry := e, 0 for none            R3  birth := 0
+ *     A4  id: 0 -> T                               R4  lease expiry := 0
  *                                                  R5  owner := (0, g)
  *
  *     clear a stale one, by any process x: after it was seen to be stale
@@ -17,15 +17,17 @@
  *     X2 ... X5 as R2 ... R5
  *
  * A look loads owner, id, birth and lease, and again owner and id: what it has seen is of one generation, because within
- * a generation each word is written once.
+ * a generation each word is written once before the id is, and once after it was cleared.
  *
  * What others see in between, and what they may do:
  *
- * 1. (0, g) with id 0: free. All other words are zero.
- * 2. (p, g) with id 0, after A1 or A2: being filled. Stale when p is dead; birth is 0, unknown, or p's.
- * 3. (p, g) with id T: held. No lease (not yet, or none asked for): stale when p is dead. A lease: stale when
- *    `now >= expiry`, whether p lives or not. The lease is the last word that an acquirer writes, so one that was
- *    cleared by its lease writes nothing any more; its release fails at R1.
+ * 1. (0, g) with id 0: free. Birth and lease are zero, or left behind by another program that gives its pid back before
+ *    them; whoever acquires writes both.
+ * 2. (p, g) with id 0, after A1 ... A3: being filled. Stale when p is dead, whatever the lease says; birth is 0, unknown,
+ *    or p's.
+ * 3. (p, g) with id T: held. No lease: stale when p is dead. A lease: stale when `now >= expiry`, whether p lives or not.
+ *    The id is the last word that an acquirer writes, so one that was cleared by its lease writes nothing any more; its
+ *    release fails at R1.
  * 4. (clearing x, g): being emptied. Stale when no process has the pid x; the lease says nothing, and birth is not x's.
  * 5. (0, g) with an id is left behind by none of these steps. It is another's acquisition that goes by the id first:
  *    with birth and lease zero it counts as alive, else the lease decides, and without one it is nobody's.
@@ -179,13 +181,14 @@ export const makeSerializedWriter = (parts: {
     const taken = toWriterWord({ pid: self.pid, generation })
     if (region.compareExchange(offsets.writerOwner, owner, taken) !== owner) return false
     region.store(offsets.writerBirth, self.birth)
+    region.store(offsets.writerLeaseExpiry, leaseExpiry)
     if (region.compareExchange(offsets.writerTxnId, 0n, id) !== 0n) {
       // The id is somebody's who goes by the id first (state 5): it stays, the rest is as if nothing had been.
       region.store(offsets.writerBirth, 0n)
+      region.store(offsets.writerLeaseExpiry, 0n)
       region.store(offsets.writerOwner, toWriterWord({ pid: 0, generation }))
       return false
     }
-    if (leaseExpiry !== 0n) region.store(offsets.writerLeaseExpiry, leaseExpiry)
     return true
   }
 
