@@ -473,6 +473,34 @@ describe("MarkerReader", () => {
       )
     ))
 
+  it.effect("looks at as many records for a time as halving the stream takes", () =>
+    Effect.gen(function*() {
+      const count = 1000
+      const large = chainOf([{ start: 0, commits: count - 1 }], (seq) => BigInt(seq))
+      const disk = diskOf(filesOf(large))
+      const { last, segments } = yield* scan(disk)
+      yield* withVfs(disk, (vfs) =>
+        Effect.gen(function*() {
+          let looks = 0
+          const counting: typeof vfs = {
+            ...vfs,
+            open: (path, options) =>
+              Effect.suspend(() => {
+                looks++
+                return vfs.open(path, options)
+              })
+          }
+          const through = last?.seq ?? seqOf(0)
+          const reader = makeReader(counting, { segments: () => segments, through: () => through, perSegment })
+          for (const time of [0n, 1n, 2n, 499n, 500n, 998n, 999n, 5000n]) {
+            looks = 0
+            const expected = time === 0n ? undefined : time > 999n ? 999n : time
+            assert.strictEqual(yield* reader.sequenceAt(time), expected, `at ${time}`)
+            assert.isTrue(looks <= Math.ceil(Math.log2(count + 1)) + 1, `${looks} looks at ${time}`)
+          }
+        }))
+    }))
+
   it.effect("says which record cannot be read, where, and goes on elsewhere", () =>
     Effect.gen(function*() {
       const files = filesOf(parts)

@@ -32,7 +32,7 @@ import {
   put,
   slowDisk
 } from "./support/nativeLog.ts"
-import { nothingIsLost } from "./support/nativeRuns.ts"
+import { markOn, nothingIsLost } from "./support/nativeRuns.ts"
 import {
   checkVisible,
   contentsOf,
@@ -343,8 +343,8 @@ describe("NativeLog at the end of a marker segment", () => {
   const anyCapsule = toObjectId(new Uint8Array(16).fill(1))
 
   /** A database whose next commit has the number 999,998: as a checkpoint leaves it, with all of its history. */
-  const nearTheEnd = () => {
-    const disk = prepareDisk(MemoryDisk.make({ async: false }))
+  const nearTheEnd = (emptyDisk = MemoryDisk.make({ async: false })) => {
+    const disk = prepareDisk(emptyDisk)
     const last = BigInt(markersPerSegment) - 3n
     return Effect.gen(function*() {
       yield* Effect.scoped(openByHand(disk))
@@ -403,6 +403,38 @@ describe("NativeLog at the end of a marker segment", () => {
         tip: ledger.lastSeq
       })
       yield* again.native.checkpoint("full")
+    }))
+
+  it.effect("2.2 RC-21 a checkpoint while the next segment is being begun marks what is durable and removes no more", () =>
+    Effect.gen(function*() {
+      const { disk, last } = yield* nearTheEnd(MemoryDisk.make())
+      const ledger = new Ledger(pageSize, last)
+      const opened = yield* openByHand(disk)
+      yield* commits(ledger, opened, 1)
+      const beginning = disk.hold({ operation: "rename", path: /\.tmp-segment/ })
+      // The first of them has the last slot, the others none yet.
+      const running = yield* Effect.forkChild(burst(ledger, opened, 4))
+      yield* beginning.reached
+      yield* opened.native.checkpoint("passive")
+      assert.strictEqual(markOn(disk).through, last + 1n)
+      assert.strictEqual(capsulesOf(disk).length, 4)
+      const interrupted = yield* openByHand(disk.afterCrash("lost"))
+      assert.isTrue(interrupted.log.published().commitSeq >= last + 1n)
+      assert.isUndefined(ledger.differenceOf(interrupted.log.openReader()))
+      yield* interrupted.close
+
+      yield* beginning.release
+      yield* Fiber.join(running)
+      yield* opened.native.checkpoint("passive")
+      assert.strictEqual(markOn(disk).through, last + 5n)
+      assert.deepStrictEqual([capsulesOf(disk), markerFilesOf(disk).length], [[], 2])
+      // The removals of capsules are not durable yet: markers of both segments say what they were.
+      const again = yield* openByHand(disk.afterCrash("lost"))
+      assert.deepStrictEqual([again.native.startUp.cases, again.log.published().commitSeq], [
+        ["RC-21", "RC-01"],
+        last + 5n
+      ])
+      yield* ledger.checkTip(again, "both segments below the mark")
     }))
 
   it.effect("GC-07 a segment that cannot be begun poisons, and what fitted before is decided by the next start", () =>

@@ -7,7 +7,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as References from "effect/References"
-import * as CapsuleFormat from "../src/CapsuleFormat.ts"
 import { checkpointMarkPath } from "../src/CheckpointMarkFormat.ts"
 import type { LogEnded } from "../src/GroupCommit.ts"
 import { markerBytes, markerSegmentHeaderBytes, markerSegmentPath } from "../src/MarkerFormat.ts"
@@ -65,13 +64,7 @@ describe("NativeLog, a capsule that commits name", () => {
       yield* opened.capsules.remove(refused.capsule)
       assert.strictEqual(capsulesOf(disk).length, 2, "one that nobody names goes")
       yield* opened.native.checkpoint("full")
-      yield* opened.capsules.put(CapsuleFormat.encode({
-        token: first.token,
-        beginSeq: toCommitSeq(0n),
-        databasePages: 9,
-        pageSize,
-        pages: first.pages
-      }, () => new Uint8Array(pageSize)))
+      yield* put(opened, 1n, 2)
       assert.strictEqual(capsulesOf(disk).length, 1)
       yield* Effect.forEach(yield* opened.capsules.list, opened.capsules.remove)
       assert.deepStrictEqual(capsulesOf(disk), [], "and one whose commit is in the database file")
@@ -94,6 +87,8 @@ describe("NativeLog, a capsule that commits name", () => {
       assert.strictEqual(stampOf(opened, 2), 1)
       const found = yield* openByHand(disk.afterCrash("lost"))
       assert.deepStrictEqual([found.native.startUp.case, found.native.startUp.live.length], ["RC-06", 1])
+      yield* found.capsules.remove(first.capsule)
+      assert.strictEqual((yield* found.capsules.list).length, 1, "what a start has found is needed as well")
       reader.release()
 
       // On its way to the disk while the checkpoint removes.
