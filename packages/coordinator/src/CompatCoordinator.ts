@@ -158,6 +158,7 @@ const make: Effect.Effect<
     outcome: coordinator.outcome,
     awaitVisible: coordinator.awaitVisible,
     setSchemaEpoch: coordinator.setSchemaEpoch,
+    onSchemaEpoch: coordinator.onSchemaEpoch,
     restoreState: coordinator.restoreState
   })
 })

@@ -156,6 +156,16 @@ export interface Coordination {
    */
   readonly awaitVisible: (seq: CommitSeq) => Effect.Effect<void>
 
-  /** Declares another schema: transactions that began under the one before are refused with `SchemaMismatch`. */
+  /**
+   * Declares another schema: transactions that began under the one before are refused with `SchemaMismatch`. The one
+   * place where the schema epoch of a database changes: the header says it from then on, and row ids follow it
+   * (`RowIdAllocator.layerOf`). After a start it is 0.
+   */
   readonly setSchemaEpoch: (epoch: SchemaEpoch) => Effect.Effect<void>
+
+  /**
+   * Registers a listener that is told the schema epoch: now, and each other one in the synchronous step that declares it,
+   * before any snapshot has it. It must not throw.
+   */
+  readonly onSchemaEpoch: (listener: (epoch: SchemaEpoch) => void) => void
 }

@@ -143,6 +143,7 @@ const make: Effect.Effect<
     publish: coordinator.commit,
     outcome: coordinator.outcome,
     awaitVisible: coordinator.awaitVisible,
-    setSchemaEpoch: coordinator.setSchemaEpoch
+    setSchemaEpoch: coordinator.setSchemaEpoch,
+    onSchemaEpoch: coordinator.onSchemaEpoch
   })
 })

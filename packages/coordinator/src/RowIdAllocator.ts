@@ -31,6 +31,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as LogLevel from "effect/LogLevel"
 import * as References from "effect/References"
+import type { Coordination } from "./Coordination.ts"
 import { SchemaMismatch } from "./CoordinatorErrors.ts"
 import * as CoordinatorMetrics from "./CoordinatorMetrics.ts"
 import { type RowIdError, rowIdsExhausted, TableNotInitialized } from "./RowIdErrors.ts"
@@ -155,7 +156,8 @@ export class RowIdOwner extends Context.Service<RowIdOwner, {
 
   /**
    * Declares another schema (RID-11): requests under any other are refused, and every table has to be initialised again.
-   * The current one again changes nothing.
+   * The current one again changes nothing. Whoever declares one to the coordinator has to declare it here too, in the
+   * same step; the allocator of {@link layerOf} is told by the coordinator.
    */
   readonly setSchemaEpoch: (epoch: SchemaEpoch) => Effect.Effect<void>
 
@@ -240,13 +242,14 @@ class Allocator {
 
   readonly incarnation = (): number => this.incarnations
 
-  readonly setSchemaEpoch = (epoch: SchemaEpoch): Effect.Effect<void> =>
-    Effect.sync(() => {
-      if (epoch === this.epoch) return
-      this.epoch = epoch
-      this.tables.clear()
-      this.incarnations++
-    })
+  readonly setSchemaEpoch = (epoch: SchemaEpoch): Effect.Effect<void> => Effect.sync(() => this.follow(epoch))
+
+  readonly follow = (epoch: SchemaEpoch): void => {
+    if (epoch === this.epoch) return
+    this.epoch = epoch
+    this.tables.clear()
+    this.incarnations++
+  }
 
   readonly initialize = (request: RowIdRequest & RowIdTip): Effect.Effect<void, SchemaMismatch | Exhausted> =>
     Effect.suspend((): Effect.Effect<void, SchemaMismatch | Exhausted> =>
@@ -353,7 +356,36 @@ export const layerOptions = (options: RowIdAllocatorOptions): Layer.Layer<RowIdA
   }))
 
 /**
- * The row ids of a database, owned here, under schema epoch 0 at first.
+ * The row ids of a database, owned by the process of its coordinator and under the schema epoch of that: what
+ * `setSchemaEpoch` of the coordinator declares is the current one here in the same synchronous step, so that there is no
+ * moment at which a snapshot has one epoch and the allocator another.
+ *
+ * **Example** (Row ids beside a coordinator)
+ *
+ * ```ts
+ * import { CompatCoordinator } from "@tidemark/coordinator/CompatCoordinator"
+ * import * as RowIdAllocator from "@tidemark/coordinator/RowIdAllocator"
+ *
+ * export const rowIds = RowIdAllocator.layerOf(CompatCoordinator)
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerOf = <E, R>(
+  coordinator: Effect.Effect<Pick<Coordination, "onSchemaEpoch">, E, R>,
+  options: Pick<RowIdAllocatorOptions, "maxTables"> = {}
+): Layer.Layer<RowIdAllocator | RowIdOwner, E, R> =>
+  Layer.effectContext(Effect.gen(function*() {
+    const { onSchemaEpoch } = yield* coordinator
+    const allocator = new Allocator(options, yield* Effect.context<never>())
+    onSchemaEpoch(allocator.follow)
+    return Context.make(RowIdAllocator, allocator).pipe(Context.add(RowIdOwner, allocator))
+  }))
+
+/**
+ * The row ids of a database, owned here, under schema epoch 0 at first. Beside a coordinator whose schema changes it is
+ * {@link layerOf} that is wanted.
  *
  * **Example** (Inserting from two connections)
  *

@@ -96,6 +96,7 @@ export abstract class Coordinator<
   private hasEnded = false
   private lastId: TxnId | undefined
   private visibilityWaiters: Array<VisibilityWaiter> = []
+  private readonly epochListeners: Array<(epoch: SchemaEpoch) => void> = []
 
   constructor({ answers, context, grant, header, log, maxPages, publisher }: CoordinatorParts<Answer>) {
     this.log = log
@@ -459,8 +460,14 @@ export abstract class Coordinator<
   readonly setSchemaEpoch = (epoch: SchemaEpoch): Effect.Effect<void> =>
     Effect.sync(() => {
       this.schemaEpoch = epoch
+      for (const listener of this.epochListeners) listener(epoch)
       this.publish(this.log.published().commitSeq)
     })
+
+  readonly onSchemaEpoch = (listener: (epoch: SchemaEpoch) => void): void => {
+    this.epochListeners.push(listener)
+    listener(this.schemaEpoch)
+  }
 
   readonly restoreState = (
     { nextSeq, recentCommits, walOffset }: {
