@@ -152,6 +152,16 @@ export const processOf = (holder: bigint, birth: bigint): ProcessIdentity => ({
 })
 
 /**
+ * Whether a first word under a tag names an earlier process with the pid of this one. That one is dead, although its pid
+ * lives: in a container every start of a program may get the same. `false` where births are not known.
+ *
+ * @category predicates
+ * @since 0.1.0
+ */
+export const isPredecessor = (holder: bigint, self: ProcessIdentity): boolean =>
+  self.birth !== 0n && (holder & low32) === BigInt(self.pid) && (holder & low62) !== processBits(self)
+
+/**
  * @category encoding
  * @since 0.1.0
  */

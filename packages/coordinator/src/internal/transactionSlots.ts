@@ -45,7 +45,7 @@
  *    late hits the flags of the next transaction, and is not the mark of that one (`abortMarkOf`).
  *
  * What is left: a process that is killed within C1 ... C2 or while it empties a slot, and whose pid is then given to
- * another one, is taken for alive until that one ends too.
+ * another one, is taken for alive until that one ends too, or cleans up itself.
  */
 import { invariant } from "@tidemark/core/Invariant"
 import { type CommitSeq, toCommitSeq, TxnEpoch, type TxnId, type TxnToken } from "@tidemark/core/Scalars"
@@ -65,6 +65,7 @@ import {
   decode,
   fromFlagsWord,
   fromOwnerWord,
+  isPredecessor,
   processOf,
   type SlotFlags,
   toFlagsWord,
@@ -248,6 +249,8 @@ export const makeTransactionSlots = (parts: {
     return {
       holder,
       process: tag === "live" ? { pid, birth } : processOf(holder, birth),
+      // The pid alone would say that it lives, for as long as this process does.
+      isPredecessor: tag !== "live" && isPredecessor(holder, self),
       // While a slot is emptied, what is left of the lease is the one of the transaction before.
       leaseExpiry: tag === "cleaning" ? 0n : leaseExpiry
     }
@@ -265,7 +268,8 @@ export const makeTransactionSlots = (parts: {
       const { birth, pid } = seen.process
       // Without a birth the next process of the same pid would be taken for the one that was asked about.
       const key = birth === 0n ? undefined : `${pid} ${birth}`
-      const lives = (key === undefined ? undefined : known.get(key)) ?? (yield* isAlive(seen.process))
+      const lives = !seen.isPredecessor &&
+        ((key === undefined ? undefined : known.get(key)) ?? (yield* isAlive(seen.process)))
       if (key !== undefined) known.set(key, lives)
       if (!lives && free(region, slot, seen.holder, self)) cleaned++
     }
