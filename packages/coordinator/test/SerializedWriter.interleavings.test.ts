@@ -114,6 +114,7 @@ const leftovers = (() => {
     "A3, and its lease is over": words(0n, held, 9n, 999n),
     A4: words(7n, held, 9n, 0n),
     "A4, and its lease is over": words(7n, held, 9n, 999n),
+    "its id, of a program that takes the id first": words(7n, toWriterWord({ pid: 0, generation: 4 }), 9n, 0n),
     R1: words(7n, emptied, 9n, 999n),
     R2: words(0n, emptied, 9n, 999n),
     R3: words(0n, emptied, 0n, 999n),
@@ -198,6 +199,47 @@ describe("SerializedWriter, in every order of two processes", () => {
       }
     })
     assert.isAbove(busy, 0)
+  })
+})
+
+/** Two transactions of one process, one after the other, with a lease each that tells which it is. */
+const writeTwice: Program = (surroundings) => {
+  const writer = writerOf(surroundings)
+  const one = idOf(surroundings)
+  return Effect.forEach([one, toTxnId(one + 1n)], (id) =>
+    Effect.andThen(
+      Effect.ignore(writer.acquire(id, { lease: Number(id) * 1000 })),
+      Effect.sync(() => writer.release(id))
+    ), { discard: true })
+}
+
+/** Asks who is the writer. */
+const ask: Program = (surroundings) =>
+  Effect.sync(() => {
+    const holder = writerOf(surroundings).holder()
+    if (holder === undefined) return surroundings.mark("nobody")
+    const { birth, generation, id, leaseExpiryUnixSeconds, pid } = holder
+    surroundings.mark(`transaction ${id} of ${pid} ${birth}, generation ${generation}, until ${leaseExpiryUnixSeconds}`)
+  })
+
+describe("SerializedWriter, for who asks", () => {
+  it("SHM-08 what is said of the writer is of one of them, however they change meanwhile", () => {
+    const answers = new Set<string>()
+    for (let seed = 0; seed < 1500; seed++) {
+      wander({
+        parties: [writeTwice, ask],
+        check: () => {},
+        checkEnd: ({ parties }) => {
+          for (const mark of parties[1]?.marks ?? []) answers.add(mark)
+        }
+      }, makeRandom(seed))
+    }
+    assert.deepStrictEqual([...answers].sort(), [
+      "nobody",
+      // A second and a thousand milliseconds for each number of the id, from second 1,000 on.
+      "transaction 1010 of 101 7001, generation 1, until 2010",
+      "transaction 1011 of 101 7001, generation 2, until 2011"
+    ])
   })
 })
 
