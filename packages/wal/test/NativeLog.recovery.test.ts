@@ -412,6 +412,7 @@ describe("NativeLog at the end of a marker segment", () => {
       const opened = yield* openByHand(disk)
       yield* commits(ledger, opened, 1)
       const beginning = disk.hold({ operation: "rename", path: /\.tmp-segment/ })
+      yield* Effect.addFinalizer(() => beginning.release)
       // The first of them has the last slot, the others none yet.
       const running = yield* Effect.forkChild(burst(ledger, opened, 4))
       yield* beginning.reached

@@ -53,6 +53,7 @@ describe("NativeLog, a capsule that commits name", () => {
 
       const second = yield* put(opened, 2n, 3)
       const held = disk.hold({ operation: "syncData", path: /markers/ })
+      yield* Effect.addFinalizer(() => held.release)
       const running = yield* Effect.forkChild(publish(opened, second))
       yield* held.reached
       yield* opened.capsules.remove(second.capsule)
@@ -93,6 +94,7 @@ describe("NativeLog, a capsule that commits name", () => {
 
       // On its way to the disk while the checkpoint removes.
       const held = disk.hold({ operation: "syncData", path: /markers/ })
+      yield* Effect.addFinalizer(() => held.release)
       const running = yield* Effect.forkChild(publish(opened, again(again(first))))
       yield* held.reached
       yield* opened.native.checkpoint("passive")
@@ -153,6 +155,7 @@ describe("NativeLog, another life", () => {
       const ledger = new Ledger(pageSize)
       const opened = yield* openByHand(disk, { autoCheckpointFrames: 4, checkpointOnClose: true })
       const copying = disk.hold({ operation: "write", path: memoryPath, skip: 1 })
+      yield* Effect.addFinalizer(() => copying.release)
       yield* commits(ledger, opened, 4)
       yield* copying.reached
       disk.inject({ operation: "syncData", path: /markers/, fault: { kind: "error", code: "EIO" } })
