@@ -4,6 +4,7 @@ import { Effect } from "effect"
 import { copyFileSync, existsSync, readFileSync, truncateSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import { makeDatabase, readWithSqlite } from "./support/databases.ts"
+import { makeNative } from "./support/nativeDatabases.ts"
 import { makeParallel } from "./support/parallelDatabases.ts"
 import {
   assertFailed,
@@ -88,18 +89,21 @@ describe("replay", () => {
       )
     }))
 
-  it.effect("RC-23 goes on with the log that the database is in the middle of, and with no other one", () =>
-    Effect.gen(function*() {
-      const directory = yield* temporaryDirectory
-      const { commits, path } = yield* makeParallel(directory, "a")
-      // What it has committed already: whole pages, which the same transactions leave as they are.
-      const args = [`${directory}/a-recorded.db-wal`, path, "--json"]
-      assertFailed(yield* unchanged(directory, "replay", ...args), "WrongLogKind", /a\.db/)
-      const ended = yield* tidemark("replay", "--log", "parallel", ...args)
-      assert.strictEqual(ended.code, 0, ended.stderr)
-      assert.deepInclude(documentOf(ended), { committed: commits, integrityCheck: "ok" })
-      assert.deepStrictEqual(readWithSqlite(path), { rows: commits, integrity: "ok" })
-    }))
+  for (const [log, make] of [["parallel", makeParallel], ["native", makeNative]] as const) {
+    it.effect(`RC-23 goes on with the ${log} log that the database is in the middle of, and with no other one`, () =>
+      Effect.gen(function*() {
+        const directory = yield* temporaryDirectory
+        const { commits, path } = yield* make(directory, "a")
+        // What it has committed already: whole pages, which the same transactions leave as they are.
+        const args = [`${directory}/a-recorded.db-wal`, path, "--json"]
+        assertFailed(yield* unchanged(directory, "replay", ...args), "WrongLogKind", /a\.db/)
+        const ended = yield* tidemark("replay", "--log", log, ...args)
+        assert.strictEqual(ended.code, 0, ended.stderr)
+        assert.deepInclude(documentOf(ended), { committed: commits, integrityCheck: "ok" })
+        assert.deepStrictEqual(readWithSqlite(path), { rows: commits, integrity: "ok" })
+        assert.deepInclude(documentOf(yield* tidemark("verify", path, "--json")), { ok: true, tip: `${2 * commits}` })
+      }))
+  }
 
   it.effect("answers wrong usage when there is no such log", () =>
     Effect.gen(function*() {
