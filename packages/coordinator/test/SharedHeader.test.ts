@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as SharedHeader from "@tidemark/coordinator/SharedHeader"
 import * as Format from "@tidemark/coordinator/SharedHeaderFormat"
-import { CommitSeq, PageSize, TxnId } from "@tidemark/core/Scalars"
+import { CommitSeq, PageSize, toTxnId, TxnId } from "@tidemark/core/Scalars"
 import { FileLock } from "@tidemark/platform/FileLock"
 import * as MemoryVfs from "@tidemark/platform/MemoryVfs"
 import { Context, Effect, Exit, Fiber, Layer, Logger } from "effect"
@@ -417,6 +417,42 @@ describe("SharedHeader", () => {
         }
       }))
   })
+
+  it.effect("RC-17 whatever byte of the serialized writer is flipped, it can be acquired under the next publisher, and kept", () =>
+    Effect.gen(function*() {
+      yield* TestClock.setTime(1_700_000_000_000)
+      for (let byte: number = offsets.writerTxnId; byte < offsets.lockTable; byte++) {
+        const machine = makeMachine()
+        const flipped = bytesOf({ ...stateAt(90), nextTxnId: 95n })
+        flipped[byte] = (flipped[byte] ?? 0) ^ 0xff
+        machine.put(flipped)
+        const [{ header }, other] = [yield* machine.start(), yield* machine.start()]
+        yield* publishIn(header, durableAt(50, 40))
+        yield* header.serialized.acquire(toTxnId(100n)).pipe(
+          Effect.mapError((error) => `byte ${byte}: ${error.message}`)
+        )
+        assert.strictEqual(yield* other.header.serialized.clearStale, "alive", `byte ${byte}`)
+        assert.strictEqual(
+          (yield* Effect.flip(other.header.serialized.acquire(toTxnId(101n))))._tag,
+          "Busy",
+          `byte ${byte}`
+        )
+        assert.isTrue(header.serialized.release(toTxnId(100n)))
+        yield* other.header.serialized.acquire(toTxnId(101n))
+      }
+    }))
+
+  it.effect("RC-17 a serialized writer that says who it is outlives the publisher", () =>
+    Effect.gen(function*() {
+      const machine = makeMachine()
+      const [writer, first, second] = [yield* machine.start(), yield* machine.start(), yield* machine.start()]
+      yield* publishIn(first.header, durableAt(5))
+      yield* writer.header.serialized.acquire(toTxnId(1n))
+      yield* first.kill
+      yield* publishIn(second.header, durableAt(5))
+      assert.deepInclude(second.header.serialized.holder(), { id: toTxnId(1n), pid: writer.identity.pid })
+      assert.isTrue(writer.header.serialized.release(toTxnId(1n)))
+    }))
 
   describe("RC-18 a header that fails a check", () => {
     it.effect("is made anew, under another identity, by whoever finds it while nobody publishes", () =>

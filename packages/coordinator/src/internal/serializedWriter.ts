@@ -30,7 +30,8 @@
  *    release fails at R1.
  * 4. (clearing x, g): being emptied. Stale when no process has the pid x; the lease says nothing, and birth is not x's.
  * 5. (0, g) with an id is left behind by none of these steps. It is another's acquisition that goes by the id first:
- *    with birth and lease zero it counts as alive, else the lease decides, and without one it is nobody's.
+ *    with birth and lease zero it counts as alive, else the lease decides, and without one it is nobody's. One that
+ *    never says who it is (its process was killed in between, the memory is damaged) is ended by the next publisher.
  *
  * So of all that have seen the same stale words one gets through X1, and a writer that came between makes it fail: its
  * generation is another one. Whoever is killed between two lines leaves one of these states, and the next one gets on.
@@ -114,6 +115,18 @@ const empty = (region: SharedRegion, generation: number): void => {
   region.store(offsets.writerBirth, 0n)
   region.store(offsets.writerLeaseExpiry, 0n)
   region.store(offsets.writerOwner, toWriterWord({ pid: 0, generation }))
+}
+
+/**
+ * Ends a serialized writer that does not say who it is, which nobody else may (state 5): it would keep every other
+ * transaction out for as long as the file exists. For somebody who has just got the right to publish: until then there was
+ * nobody to commit with. If that writer is alive after all, between two stores of its own, it has lost its turn and the
+ * words that it goes on to write name it, so that they are cleared with it.
+ */
+export const endUnnamedWriter = (region: SharedRegion): void => {
+  const { birth, id, leaseExpiry, owner } = look(region)
+  if (id === 0n || ownerOf(owner).pid !== 0 || birth !== 0n || leaseExpiry !== 0n) return
+  region.compareExchange(offsets.writerTxnId, id, 0n)
 }
 
 /** The serialized writer of the header that is mapped when it is asked. */

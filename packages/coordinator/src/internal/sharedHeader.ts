@@ -14,7 +14,7 @@ import type { DurableState, HeaderPublisher, HeaderSnapshot, SharedHeader } from
 import { fromPublisherWord, maxTxnId, offsets, toPublisherWord } from "../SharedHeaderFormat.ts"
 import { type HeaderPlace, isUnpublished } from "./headerPlace.ts"
 import { WindowReader, writeWindow } from "./headerWindow.ts"
-import { makeSerializedWriter } from "./serializedWriter.ts"
+import { endUnnamedWriter, makeSerializedWriter } from "./serializedWriter.ts"
 import { makeTransactionSlots } from "./transactionSlots.ts"
 import { allocateTxnId, whyNoTxnId } from "./txnIds.ts"
 
@@ -122,6 +122,7 @@ export const makeSharedHeader = Effect.fnUntraced(function*(
       const { pid } = fromPublisherWord(region.load(offsets.publisherOwner))
       return yield* new Busy({ reason: `process ${pid} publishes in ${place.path}`, retryAfterMillis: 100 })
     }
+    endUnnamedWriter(region)
     let isCurrent = true
     isPublishing = true
     const ownerWord = (pid: number, isInitializing: boolean) => toPublisherWord({ pid, generation, isInitializing })
