@@ -127,6 +127,29 @@ describe("SharedHeader in mapped files", () => {
       }
     }).pipe(Effect.provide(machine)))
 
+  it.live("RC-18 a file with a hole while somebody publishes is refused by type, and left as it is", () =>
+    Effect.gen(function*() {
+      const database = join(yield* temporaryDirectory, "app.db")
+      const path = `${database}.fsqlite-shm`
+      const header = yield* openHeader(database)
+      yield* header.becomePublisher(durableAt(7))
+      rmSync(path)
+      writeFileSync(path, SharedHeaderFormat.encode(SharedHeaderFormat.freshHeader({ pageSize })))
+      truncateSync(path, 65_536)
+      const facts = () => {
+        const { blocks, ino, mtimeMs, size } = statSync(path)
+        return { blocks, ino, mtimeMs, size }
+      }
+      const before = facts()
+      const refusal = yield* Effect.flip(openHeader(database))
+      assert.strictEqual(refusal._tag, "SharedMemoryUnmappable")
+      assert.include(refusal.message, "hole")
+      assert.deepStrictEqual(facts(), before)
+      // Who publishes goes on in the memory that it has.
+      assert.deepStrictEqual(yield* header.snapshot, stateAt(7))
+      assert.strictEqual((yield* Effect.flip(header.refresh))._tag, "ShmReplaced")
+    }).pipe(Effect.provide(machine)))
+
   it.live("without native access the header is refused by type, and nothing is made", () =>
     Effect.gen(function*() {
       const directory = yield* temporaryDirectory

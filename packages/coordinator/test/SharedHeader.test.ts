@@ -485,6 +485,71 @@ describe("SharedHeader", () => {
         assert.deepStrictEqual(damaged.copy(0, 216), new Uint8Array(216))
       }))
 
+    it.effect("every byte of it that never changes, flipped while somebody publishes: refused by type and place, and left", () =>
+      Effect.gen(function*() {
+        const machine = makeMachine()
+        const good = bytesOf({ ...stateAt(5), nextTxnId: 9n })
+        const publisher = yield* machine.start()
+        yield* publishIn(publisher.header, durableAt(5))
+        const tags = new Set<string>()
+        // Up to which byte a refusal names which place: slots and regions are found out by the checksum at 144.
+        const places = [[8, 0], [12, 8], [16, 12], [20, 144], [24, 20], [152, 144]] as const
+        for (let byte = 0; byte < Format.sharedHeaderBytes; byte++) {
+          if (byte >= offsets.nextTxnId && byte < offsets.lockTable) continue
+          if (byte >= offsets.nextCommitSeq && byte < offsets.padding) continue
+          const flipped = good.slice()
+          flipped[byte] = (flipped[byte] ?? 0) ^ 0xff
+          const damaged = machine.put(flipped)
+          const { exit } = yield* withTime(Effect.flip(machine.start()))
+          if (Exit.isFailure(exit)) return assert.fail(`byte ${byte} was accepted`)
+          const refusal = exit.value
+          tags.add(refusal._tag)
+          const offset = places.find(([end]) => byte < end)?.[1] ?? byte - byte % 8
+          const expected = { path: headerPath, isRetryable: false, "issue.offset": offset }
+          assert.deepNestedInclude(refusal, expected, `byte ${byte}`)
+          assert.strictEqual(machine.region().identity, damaged.identity)
+          assert.deepStrictEqual(damaged.copy(0, 216), flipped)
+        }
+        assert.deepStrictEqual(
+          tags,
+          new Set([
+            "ShmBadMagic",
+            "ShmVersionMismatch",
+            "ShmInvalidPageSize",
+            "ShmChecksumMismatch",
+            "ShmLayoutMismatch"
+          ])
+        )
+        // The measure.
+        machine.put(good)
+        yield* machine.start()
+      }))
+
+    it.effect("cut short, or half made, while somebody publishes: refused by type, and left", () =>
+      Effect.gen(function*() {
+        const machine = makeMachine()
+        const publisher = yield* machine.start()
+        yield* publishIn(publisher.header, durableAt(5))
+        const half = bytesOf().fill(0, 24)
+        for (
+          const [bytes, length, tag] of [
+            [new Uint8Array(0), 208, "ShmTooSmall"],
+            [bytesOf().subarray(0, 208), 208, "ShmTooSmall"],
+            [bytesOf(), 216, "ShmTooSmall"],
+            [bytesOf({ slots: 300 }), 65_536, "ShmTooSmall"],
+            [half, 65_536, "ShmChecksumMismatch"]
+          ] as const
+        ) {
+          const damaged = machine.put(bytes, length)
+          const before = damaged.copy(0, length)
+          const { exit } = yield* withTime(Effect.flip(machine.start()))
+          assert.isTrue(Exit.isSuccess(exit), tag)
+          if (Exit.isSuccess(exit)) assert.strictEqual(exit.value._tag, tag)
+          assert.strictEqual(machine.region().identity, damaged.identity)
+          assert.deepStrictEqual(damaged.copy(0, length), before)
+        }
+      }))
+
     it.effect("no header at all while somebody publishes: Busy after a second", () =>
       Effect.gen(function*() {
         const machine = makeMachine()
