@@ -175,6 +175,24 @@ describe("NativeLog, another life", () => {
     }).pipe(quiet))
 })
 
+describe("NativeLog, a checkpoint under load", () => {
+  it.effect("PG-06 capsules are removed side by side: behind one that takes its time the others go", () =>
+    Effect.gen(function*() {
+      const disk = slowDisk()
+      const opened = yield* openByHand(disk)
+      yield* commits(new Ledger(pageSize), opened, 30)
+      const slow = disk.hold({ operation: "remove", path: /capsules/ })
+      yield* Effect.addFinalizer(() => slow.release)
+      const running = yield* Effect.forkChild(opened.native.checkpoint("passive"))
+      yield* slow.reached
+      yield* settle
+      assert.strictEqual(capsulesOf(disk).length, 1)
+      yield* slow.release
+      yield* Fiber.join(running)
+      assert.deepStrictEqual(capsulesOf(disk), [])
+    }))
+})
+
 const sizesOf = (disk: MemoryDisk): Record<string, number> =>
   Object.fromEntries(
     disk.files.filter((path) => path.startsWith(memoryPath)).map((path) => [path, disk.readFile(path)?.length ?? 0])

@@ -34,6 +34,9 @@ import { copySegments, type SegmentCopy } from "./segmentCopy.ts"
 import type { SegmentReaders } from "./segmentReaders.ts"
 import type { SegmentInLog, VersionIndex } from "./versionIndex.ts"
 
+/** Files that are being removed at the same time: as many as capsules are put, and as are synced. */
+const removeConcurrency = 16
+
 /** What a checkpoint needs of the log that it empties. */
 export interface CheckpointedLog {
   readonly published: Published
@@ -228,7 +231,12 @@ export abstract class SegmentCheckpoint<Segment extends SegmentInLog> {
     )
   }
 
-  /** What cannot be removed now is tried again after the next copy, and removed by the next start. */
+  /**
+   * What cannot be removed now is tried again after the next copy, and removed by the next start. Side by side: a commit of
+   * the native log is a file, and one removal at a time, in line behind those of all writers for a thread of the
+   * platform, falls behind them. What is committed meanwhile waits for the next copy, so each round had more to do than
+   * the one before.
+   */
   protected remove(segments: ReadonlyArray<SegmentInLog>): Effect.Effect<void> {
     const { vfs } = this.parts
     for (const { path } of segments) this.leftOver.add(path)
@@ -239,7 +247,7 @@ export abstract class SegmentCheckpoint<Segment extends SegmentInLog> {
           error.code === "ENOENT"
             ? Effect.sync(() => this.leftOver.delete(path))
             : Effect.logWarning("a file whose pages are in the database file could not be removed", error)
-      }), { discard: true })
+      }), { concurrency: removeConcurrency, discard: true })
   }
 
   /** While quiet and everything is copied: the database file is all there is, and stock SQLite may open it. */
