@@ -1,5 +1,6 @@
-/** Tidemark in compatibility mode over files, as an application composes it, with default options. */
+/** Tidemark over files, as an application composes it, with default options. */
 import * as CompatCoordinator from "@tidemark/coordinator/CompatCoordinator"
+import * as NativeCoordinator from "@tidemark/coordinator/NativeCoordinator"
 import * as Pager from "@tidemark/coordinator/Pager"
 import * as WriteSet from "@tidemark/coordinator/WriteSet"
 import { toPageNumber } from "@tidemark/core/Scalars"
@@ -7,6 +8,7 @@ import type { FileLock } from "@tidemark/platform/FileLock"
 import * as NodeVfs from "@tidemark/platform/NodeVfs"
 import { Vfs } from "@tidemark/platform/Vfs"
 import type { CommitLog } from "@tidemark/wal/CommitLog"
+import * as NativeLog from "@tidemark/wal/NativeLog"
 import * as SqliteWal from "@tidemark/wal/SqliteWal"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -22,6 +24,15 @@ const engineOver = <R, E>(log: Layer.Layer<R | CommitLog, E, Vfs | FileLock>) =>
   Pager.layer.pipe(
     Layer.provideMerge(CompatCoordinator.layer),
     Layer.provideMerge(log),
+    Layer.provideMerge(NodeVfs.layer),
+    Layer.provideMerge(Layer.succeed(References.MinimumLogLevel, "Warn"))
+  )
+
+/** The engine in native mode. */
+export const nativeEngine = (options: NativeLog.NativeLogOptions) =>
+  Pager.layerNative.pipe(
+    Layer.provideMerge(NativeCoordinator.layer),
+    Layer.provideMerge(NativeLog.layer(options)),
     Layer.provideMerge(NodeVfs.layer),
     Layer.provideMerge(Layer.succeed(References.MinimumLogLevel, "Warn"))
   )
