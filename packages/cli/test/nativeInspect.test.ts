@@ -246,6 +246,12 @@ describe("inspect of a marker stream", () => {
       assert.deepInclude(onlyProblem(unchained), { offset: 36, path: `${directory}/segment-000003.log` })
       assert.deepInclude(unchained.rows[4], { valid: false })
       assert.strictEqual(unchained.rows[4]?.fields["chainOk"], false)
+      // It names the right record, but between two segments that do not follow each other a genesis record has to be.
+      const previous = first.at(-1)?.id ?? Marker.noObject
+      const bare = segmentOf(markersOf({ start: 3_000_000n, count: 3, previous, genesis: false }))
+      const unbegun = yield* inspected({ ...whole, "segment-000003.log": bare })
+      assert.deepInclude(onlyProblem(unbegun), { offset: 36, severity: "corrupt" })
+      assert.strictEqual(unbegun.rows[4]?.fields["chainOk"], false)
     }))
 
   it.live("RC-14 exits with 1 for a torn one, with 3 for a directory that has none", () =>
@@ -255,6 +261,7 @@ describe("inspect of a marker stream", () => {
       const torn = yield* unchanged(directory, "inspect", `${directory}/`, "--json", "--from", "2")
       assert.strictEqual(torn.code, 1, torn.stderr)
       assert.deepInclude(documentOf(torn), { kind: "marker-stream", valid: false, header: null })
+      assert.strictEqual(objectsIn(documentOf(torn), "problems")[0]?.["path"], `${directory}/segment-000000.log`)
       assert.deepStrictEqual(objectsIn(documentOf(torn), "records").map(({ index }) => index), [2])
       const empty = yield* tidemark("inspect", yield* temporaryDirectory)
       assert.strictEqual(empty.code, 3)
