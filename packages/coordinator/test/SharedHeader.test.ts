@@ -614,6 +614,28 @@ describe("SharedHeader", () => {
         assert.deepStrictEqual(yield* header.snapshot, stateAt(8))
       }))
 
+    it.effect("a serialized writer of the header before is not taken for the one of the new header", () =>
+      Effect.gen(function*() {
+        const machine = makeMachine()
+        const [first, writer, second] = [yield* machine.start(), yield* machine.start(), yield* machine.start()]
+        yield* publishIn(first.header, durableAt(5, 9))
+        const id = writer.header.nextTxnId()
+        if (typeof id !== "bigint") return assert.fail(id.message)
+        yield* writer.header.serialized.acquire(id)
+        const before = writer.header.serialized.holder()
+        yield* first.kill
+        second.header.region().store(offsets.witness, 1n)
+        yield* publishIn(second.header, durableAt(5, 9))
+        assert.isTrue(yield* writer.header.refresh)
+        // Its transaction never came to the log, so its id is given once more.
+        const again = second.header.nextTxnId()
+        assert.strictEqual(again, id)
+        yield* second.header.serialized.acquire(id)
+        assert.strictEqual(before?.generation, 1)
+        assert.strictEqual(writer.header.serialized.holder()?.generation, 2)
+        assert.isFalse(writer.header.serialized.release(id))
+      }))
+
     it.effect("a publisher whose file has lost its name hears of it", () =>
       Effect.gen(function*() {
         const machine = makeMachine()

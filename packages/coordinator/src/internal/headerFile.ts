@@ -65,6 +65,19 @@ interface Mapped {
   readonly slots: number
 }
 
+/** What a new header goes on counting from. */
+type Generations = Pick<SharedHeaderFormat.SharedHeaderContents, "publisherGeneration" | "writerGeneration">
+
+const noGenerations: Generations = { publisherGeneration: 0, writerGeneration: 0 }
+
+const generationsOf = (region: SharedRegion): Generations => {
+  const { fromPublisherWord, fromWriterWord, offsets } = SharedHeaderFormat
+  return {
+    publisherGeneration: fromPublisherWord(region.load(offsets.publisherOwner)).generation,
+    writerGeneration: fromWriterWord(region.load(offsets.writerOwner)).generation
+  }
+}
+
 type Found =
   | { readonly kind: "nothing" }
   /** Somebody is still filling it; who, as far as it says. */
@@ -154,11 +167,14 @@ export const openHeaderFile = Effect.fnUntraced(function*(
     }
   }).pipe(Effect.catch((error) => Effect.logWarning(`cannot sweep beside ${path}: ${error.message}`)))
 
-  /** Makes the header. For the holder of the lock. */
-  const make = Effect.fnUntraced(function*(publisherGeneration: number, slots: number, reason: string) {
+  /**
+   * Makes the header. For the holder of the lock. The generations go on from those of the header before, as far as it is
+   * known: a transaction id may be given once more, and then they tell who holds something and who held it there.
+   */
+  const make = Effect.fnUntraced(function*(generations: Generations, slots: number, reason: string) {
     const contents = {
       ...unpublishedHeader(SharedHeaderFormat.freshHeader({ pageSize: options.pageSize, slots })),
-      publisherGeneration
+      ...generations
     }
     yield* sweep
     const region = yield* memory.create(path, {
@@ -176,7 +192,7 @@ export const openHeaderFile = Effect.fnUntraced(function*(
   const makeIfFree = Effect.gen(function*() {
     yield* lock
     const found = yield* examine
-    return found.kind === "good" ? found.mapped : yield* make(0, options.slots, reasonOf(found))
+    return found.kind === "good" ? found.mapped : yield* make(noGenerations, options.slots, reasonOf(found))
   }).pipe(
     Effect.scoped,
     Effect.uninterruptible,
@@ -237,11 +253,8 @@ export const openHeaderFile = Effect.fnUntraced(function*(
       if (!("_tag" in contents)) return
     }
     const found = yield* examine
-    const { generation } = SharedHeaderFormat.fromPublisherWord(
-      current.region.load(SharedHeaderFormat.offsets.publisherOwner)
-    )
     current = found.kind === "good" ? found.mapped : yield* make(
-      generation,
+      generationsOf(current.region),
       // As before, unless that was another program's header with more of them than are made here.
       Math.min(current.slots, SharedHeaderFormat.maxSlots),
       reasonOf(found)
