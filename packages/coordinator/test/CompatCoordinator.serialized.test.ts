@@ -225,6 +225,30 @@ describe("CompatCoordinator", () => {
     }))
 })
 
+describe("CompatCoordinator, over each log", () => {
+  test.overEveryLog("CO-13 a pivot is refused whatever it wrote, and nothing of it is there", () =>
+    Effect.gen(function*() {
+      const database = yield* openMemory(makeDisk())
+      yield* grow(database, 4)
+      const { coordinator } = database
+      const both = { conflicts: { in: true, out: true } }
+      const request = yield* makeRequest(database, [2, 3], { value: 5 })
+      const refused = yield* Effect.flip(coordinator.commit({ ...request, ...both }))
+      assert.deepInclude(refused, { _tag: "SerializationFailure", reason: "pivot", sqliteCode: 517, isRetryable: true })
+      assert.strictEqual(valueOf(yield* readNow(database, 2)), 0)
+      const spilled = yield* makeRequest(database, [2, 3], { value: 6, spillThresholdBytes: 0 })
+      assert.strictEqual(yield* outcomeOf(coordinator.commit({ ...spilled, ...both })), "SerializationFailure")
+      // The same transaction again, when its caller has decided that it is not the one that gives way.
+      yield* coordinator.commit({ ...spilled, ...both, abortPolicy: "custom" })
+      assert.strictEqual(valueOf(yield* readNow(database, 3)), 6)
+      // Who read a page that has changed is refused for that, a pivot or not.
+      const old = yield* makeRequest(database, [2], { reads: [3] })
+      yield* commitPages(database, [3])
+      const stale = yield* Effect.flip(coordinator.commit(old))
+      assert.deepInclude(stale, { _tag: "SerializationFailure", reason: "read set" })
+    }))
+})
+
 describe("Pager", () => {
   test.overEveryLog("CO-12 concurrent transactions are run again when the serialized one is over", () =>
     Effect.gen(function*() {
