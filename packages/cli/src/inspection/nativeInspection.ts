@@ -85,7 +85,10 @@ export const inspectNative = Effect.fnUntraced(function*(
       tornTailBytes: found.tornTailBytes,
       sharedHeader: shared?.fields ?? null
     },
-    problems: [...isLasting ? problemsOf(found) : [], ...shared === undefined ? [] : sharedProblems(found, shared)],
+    problems: [
+      ...isLasting ? problemsOf(found) : found.problems.filter(({ severity }) => severity === "tail"),
+      ...shared === undefined ? [] : sharedProblems(found, shared)
+    ],
     parts: { key: "segments", fields: files.map(segmentFields) },
     records: {
       fieldNames: ["segment", ...markerFieldNames, ...Object.keys(noCommit)],
@@ -117,8 +120,9 @@ const look = Effect.fnUntraced(function*(
       times: maxLooks,
       while: ({ code }) => code === "ENOENT"
     })
-    const isFine = found.refusal === undefined && found.problems.length === 0
-    if (isFine || (yield* markedThrough(vfs, database)) === before) return { found, isLasting: true }
+    // Ends that nobody has acknowledged are what they are, whatever comes next.
+    const isDamaged = found.refusal !== undefined || found.problems.some(({ severity }) => severity === "corrupt")
+    if (!isDamaged || (yield* markedThrough(vfs, database)) === before) return { found, isLasting: true }
     if (looks === maxLooks) return { found, isLasting: false }
     yield* Effect.sleep(betweenLooks)
   }
