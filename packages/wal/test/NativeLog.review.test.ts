@@ -176,6 +176,24 @@ describe("NativeLog, another life", () => {
 })
 
 describe("NativeLog, a checkpoint under load", () => {
+  it.effect("PG-06 capsules are copied side by side: behind one that takes its time the others are in the database file", () =>
+    Effect.gen(function*() {
+      const disk = slowDisk()
+      const opened = yield* openByHand(disk)
+      for (let seq = 1n; seq <= 30n; seq++) yield* publish(opened, yield* put(opened, seq, Number(seq) % 8 + 2))
+      const slow = disk.hold({ operation: "read", path: /capsules/ })
+      yield* Effect.addFinalizer(() => slow.release)
+      const running = yield* Effect.forkChild(opened.native.checkpoint("passive"))
+      yield* slow.reached
+      yield* settle
+      const file = disk.readFile(memoryPath) ?? new Uint8Array(0)
+      const written = [2, 3, 4, 5, 6, 7, 8, 9].filter((page) => (file[(page - 1) * pageSize + 7] ?? 0) > 0)
+      assert.strictEqual(written.length, 7)
+      yield* slow.release
+      yield* Fiber.join(running)
+      assert.deepStrictEqual(opened.native.inLog(), { records: 0, capsules: 0 })
+    }))
+
   it.effect("PG-06 capsules are removed side by side: behind one that takes its time the others go", () =>
     Effect.gen(function*() {
       const disk = slowDisk()

@@ -9,7 +9,7 @@ import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Effect from "effect/Effect"
 import { hasMagic, setVersions } from "../DatabaseHeaderFormat.ts"
 import { DatabaseTruncated } from "../LogErrors.ts"
-import { adjacentRuns, type CopyBuffer, maxGroupBytes } from "./checkpoint.ts"
+import { adjacentRuns, CopyBuffer, maxGroupBytes } from "./checkpoint.ts"
 import type { PageVersion, SegmentInLog, VersionIndex } from "./versionIndex.ts"
 
 /** @internal */
@@ -34,13 +34,44 @@ export const copySegments = Effect.fnUntraced(function*(
   { databasePages, high }: SegmentInLog
 ): Effect.fn.Return<void, VfsError | DatabaseTruncated> {
   const { databaseFile, index, pageSize } = copy
+  const small: Array<SegmentPages> = []
   for (const [segment, versions] of index.newestOf(segments, high)) {
-    yield* copySegment(copy, segment, versions, databasePages)
+    if (segment.pages.length * pageSize <= smallBytes) small.push([segment, versions])
+    else yield* copySegment(copy, segment, versions, databasePages)
   }
+  yield* copySmall(copy, small, databasePages)
   if ((yield* databaseFile.size) !== databasePages * pageSize) yield* databaseFile.truncate(databasePages * pageSize)
   // Not `syncData`: an attempt that was interrupted may have cut the file off without having synced that.
   yield* databaseFile.syncFull
 })
+
+type SegmentPages = readonly [SegmentInLog, ReadonlyMap<PageNumber, PageVersion>]
+
+/** A segment of so many bytes at the most is small. */
+const smallBytes = 64 * 1024
+/**
+ * Small segments that are copied at the same time. Where a commit is a file each step of copying one waits for a thread of
+ * the platform behind the steps of all committers: one file at a time falls behind the commits. So there are more of them
+ * than there are capsules being put and synced at a time. They take 64 KiB of memory each, twice that at most.
+ */
+const copyConcurrency = 64
+
+/** No page is in two of them, so their order does not matter. */
+const copySmall = (
+  copy: SegmentCopy,
+  segments: ReadonlyArray<SegmentPages>,
+  databasePages: number
+): Effect.Effect<void, VfsError | DatabaseTruncated> => {
+  const rest = segments.values()
+  const worker = Effect.suspend(() => {
+    const own = { ...copy, buffer: new CopyBuffer() }
+    return Effect.gen(function*() {
+      for (const [segment, versions] of rest) yield* copySegment(own, segment, versions, databasePages)
+    })
+  })
+  const workers = Math.min(copyConcurrency, segments.length)
+  return Effect.all(Array.from({ length: workers }, () => worker), { concurrency: workers, discard: true })
+}
 
 /** A segment is read from the first to the last image that is wanted, a few megabytes at a time. */
 const copySegment = Effect.fnUntraced(
