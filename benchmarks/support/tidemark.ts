@@ -19,22 +19,19 @@ import type { Contestant } from "./rounds.ts"
 import { makeRowPages, type RowPage, verifyRowPages } from "./rowPages.ts"
 import { writeInFibers } from "./writers.ts"
 
-/** The engine over a log, with everything that it stands on. Standard output belongs to the results. */
+/** What everything stands on. Standard output belongs to the results. */
+const platform = Layer.merge(NodeVfs.layer, Layer.succeed(References.MinimumLogLevel, "Warn"))
+
+/** The engine over a log, with everything that it stands on. */
 const engineOver = <R, E>(log: Layer.Layer<R | CommitLog, E, Vfs | FileLock>) =>
-  Pager.layer.pipe(
-    Layer.provideMerge(CompatCoordinator.layer),
-    Layer.provideMerge(log),
-    Layer.provideMerge(NodeVfs.layer),
-    Layer.provideMerge(Layer.succeed(References.MinimumLogLevel, "Warn"))
-  )
+  Pager.layer.pipe(Layer.provideMerge(CompatCoordinator.layer), Layer.provideMerge(log), Layer.provideMerge(platform))
 
 /** The engine in native mode. */
 export const nativeEngine = (options: NativeLog.NativeLogOptions) =>
   Pager.layerNative.pipe(
     Layer.provideMerge(NativeCoordinator.layer),
     Layer.provideMerge(NativeLog.layer(options)),
-    Layer.provideMerge(NodeVfs.layer),
-    Layer.provideMerge(Layer.succeed(References.MinimumLogLevel, "Warn"))
+    Layer.provideMerge(platform)
   )
 
 /** The engine over the SQLite WAL. */
@@ -42,8 +39,6 @@ export const engine = (options: SqliteWal.SqliteWalOptions) => engineOver(Sqlite
 
 /** The log of a database. */
 export type LogOf<E = unknown> = (database: string) => Layer.Layer<CommitLog, E, Vfs | FileLock>
-
-type Services = Layer.Success<ReturnType<typeof engineOver<never, never>>>
 
 /** One commit of a row's page. */
 export type Commit<R, E> = (row: RowPage) => Effect.Effect<unknown, E, R>
@@ -74,16 +69,16 @@ export const throughCoordinator = Effect.gen(function*() {
     })
 })
 
-const contestant = <E>(
+const contestant = <R, E>(
   name: string,
-  logOf: LogOf,
-  makeCommit: Effect.Effect<Commit<never, E>, never, Services>
+  engineOf: (database: string) => Layer.Layer<R, unknown>,
+  makeCommit: Effect.Effect<Commit<never, E>, never, R>
 ): Contestant => ({
   name,
   open: async ({ directory, writers }) => {
     const database = NodePath.join(directory, "tidemark.db")
     const rows = makeRowPages(database, writers)
-    const runtime = ManagedRuntime.make(engineOver(logOf(database)))
+    const runtime = ManagedRuntime.make(engineOf(database))
     const commit = await runtime.runPromise(makeCommit)
     return {
       run: (loop) => runtime.runPromise(writeInFibers(loop, rows, commit)),
@@ -95,14 +90,18 @@ const contestant = <E>(
   }
 })
 
-const sqliteWal = (checkpointFrames: number): LogOf => (database) =>
-  SqliteWal.layer({ database, autoCheckpointFrames: checkpointFrames })
+const sqliteWal = (autoCheckpointFrames: number) => (database: string) =>
+  SqliteWal.layer({ database, autoCheckpointFrames })
 
 export const tidemarkPager = (checkpointFrames: number): Contestant =>
-  contestant("Tidemark, Pager", sqliteWal(checkpointFrames), throughPager)
+  contestant("Tidemark, Pager", (database) => engineOver(sqliteWal(checkpointFrames)(database)), throughPager)
+
+export const tidemarkNativePager = (autoCheckpointFrames: number): Contestant =>
+  contestant("Tidemark, native", (database) => nativeEngine({ database, autoCheckpointFrames }), throughPager)
 
 export const tidemarkCoordinator = (checkpointFrames: number): Contestant =>
   coordinatorOver("Tidemark, coordinator", sqliteWal(checkpointFrames))
 
 /** The coordinator over any log. */
-export const coordinatorOver = (name: string, logOf: LogOf): Contestant => contestant(name, logOf, throughCoordinator)
+export const coordinatorOver = (name: string, logOf: LogOf): Contestant =>
+  contestant(name, (database) => engineOver(logOf(database)), throughCoordinator)

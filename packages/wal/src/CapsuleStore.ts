@@ -13,14 +13,18 @@
  *    file that it has made itself.
  * 4. After a failed sync nothing is put or synced through this store any more. A second sync of such a file could succeed
  *    without the writes that were lost.
- * 5. The files that are open at a time are bounded: those that wait for their sync by `maxKeptFiles`, those that are
+ * 5. A file that was given up for another capsule (`recycle`) gets that one's name before its first byte is written over,
+ *    and only where nothing has that name: so a name that a marker needs never stands on bytes that are being changed. A
+ *    power loss may leave the old name on some of the new bytes, or the new name on the old ones; no marker that counts
+ *    names either.
+ * 6. The files that are open at a time are bounded: those that wait for their sync by `maxKeptFiles`, those that are
  *    being put by a constant, those that are being synced by `syncConcurrency`.
  *
  * @since 0.1.0
  */
 import { FormatIssue } from "@tidemark/core/BinaryFormat"
 import { invariant } from "@tidemark/core/Invariant"
-import { type ObjectId, objectIdToHex } from "@tidemark/core/Scalars"
+import type { ObjectId } from "@tidemark/core/Scalars"
 import { SqliteCode, TidemarkError } from "@tidemark/core/TidemarkError"
 import { Vfs, type VfsFile } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
@@ -46,6 +50,7 @@ import {
   idOfCapsuleName,
   lengthIssue
 } from "./CapsuleFormat.ts"
+import { SpareFiles } from "./internal/spareFiles.ts"
 import { sideDirectory } from "./WalBaseFormat.ts"
 
 // -- errors -----------------------------------------------------------------------------------------------------------
@@ -201,7 +206,17 @@ export class CapsuleStore extends Context.Service<CapsuleStore, {
    */
   readonly remove: (id: ObjectId) => Effect.Effect<void, VfsError>
 
-  /** {@link listCapsules}. */
+  /**
+   * `remove` for a file of `bytes` bytes that may serve for another capsule of the same length: it stays
+   * under its name until it is used, up to `maxSpareBytes` of them. The caller also knows that nobody reads it any more,
+   * and that no marker above a checkpoint mark that is durable names it.
+   */
+  readonly recycle: (id: ObjectId, bytes: number) => Effect.Effect<void, VfsError>
+
+  /** Removes the files that `recycle` has kept. */
+  readonly removeSpares: Effect.Effect<void, VfsError>
+
+  /** {@link listCapsules}. Those that were kept as spares are among them. */
   readonly list: Effect.Effect<ReadonlyArray<ObjectId>, VfsError>
 }>()("@tidemark/wal/CapsuleStore") {}
 
@@ -224,6 +239,8 @@ export interface CapsuleStoreOptions {
    * the next. 0 or more.
    */
   readonly maxKeptFiles?: number | undefined
+  /** Bytes of the files that `recycle` keeps, at the most. 0: none. */
+  readonly maxSpareBytes?: number | undefined
 }
 
 /**
@@ -234,7 +251,8 @@ export interface CapsuleStoreOptions {
  */
 export const defaults = {
   syncConcurrency: 16,
-  maxKeptFiles: 64
+  maxKeptFiles: 64,
+  maxSpareBytes: 16 * 1024 * 1024
 } as const
 
 /** Files that are being put at the same time: enough that no thread of Node's pool, four by default, waits for the next. */
@@ -268,12 +286,15 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
   const { database } = options
   const syncConcurrency = options.syncConcurrency ?? defaults.syncConcurrency
   const maxKeptFiles = options.maxKeptFiles ?? defaults.maxKeptFiles
+  const maxSpareBytes = options.maxSpareBytes ?? defaults.maxSpareBytes
   invariant(Number.isSafeInteger(syncConcurrency) && syncConcurrency >= 1, "syncConcurrency is a count from 1 on")
   invariant(Number.isSafeInteger(maxKeptFiles) && maxKeptFiles >= 0, "maxKeptFiles is a count")
+  invariant(maxSpareBytes >= 0, "maxSpareBytes is not negative")
   const directory = capsulesDirectory(database)
 
-  /** By name, in the order in which they were put. */
+  /** By path, in the order in which they were put. */
   const kept = new Map<string, KeptFile>()
+  const spares = new SpareFiles(maxSpareBytes)
   const turns = new Map<string, Turn>()
   const putPermits = Semaphore.makeUnsafe(maxConcurrentPuts)
   let hasDirectory = false
@@ -292,18 +313,18 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
     return closeKept
   })
 
-  const takeKept = (name: string): KeptFile | undefined => {
-    const found = kept.get(name)
-    kept.delete(name)
+  const takeKept = (path: string): KeptFile | undefined => {
+    const found = kept.get(path)
+    kept.delete(path)
     return found
   }
 
   /** Keeps a file for its sync, and closes the oldest, or the one put before under this name, in its place. */
-  const keep = (name: string, opened: KeptFile): Effect.Effect<void> => {
+  const keep = (path: string, opened: KeptFile): Effect.Effect<void> => {
     if (isClosed || maxKeptFiles === 0) return opened.close
     const [oldest] = kept.keys()
-    const replaced = takeKept(name) ?? (kept.size < maxKeptFiles || oldest === undefined ? undefined : takeKept(oldest))
-    kept.set(name, opened)
+    const replaced = takeKept(path) ?? (kept.size < maxKeptFiles || oldest === undefined ? undefined : takeKept(oldest))
+    kept.set(path, opened)
     return replaced?.close ?? Effect.void
   }
 
@@ -324,17 +345,17 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
       )
     })
 
-  /** One after another for each id: a `put` that fails must not remove what another has written meanwhile. */
-  const inTurn = <A, E>(name: string, effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+  /** One after another for each file: a `put` that fails must not remove what another has written meanwhile. */
+  const inTurn = <A, E>(path: string, effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
     Effect.suspend(() => {
-      const turn = turns.get(name) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0 }
-      turns.set(name, turn)
+      const turn = turns.get(path) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0 }
+      turns.set(path, turn)
       turn.users++
       return Effect.ensuring(
         turn.semaphore.withPermit(effect),
         Effect.sync(() => {
           turn.users--
-          if (turn.users === 0) turns.delete(name)
+          if (turn.users === 0) turns.delete(path)
         })
       )
     })
@@ -345,17 +366,51 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
     })
   )
 
-  const write = Effect.fnUntraced(function*(path: string, name: string, bytes: Uint8Array) {
-    yield* makeDirectory
-    const created = yield* Effect.result(open(path, { access: "readWrite", create: "exclusive" }))
-    if (Result.isSuccess(created)) {
-      const { close, file } = created.success
-      yield* file.write([bytes], 0).pipe(
-        Effect.onError(() => Effect.andThen(close, Effect.ignore(vfs.remove(path))))
+  const removeFile = (path: string) =>
+    Effect.catchIf(vfs.remove(path), (error) => error.code === "ENOENT", () => Effect.void)
+
+  /**
+   * Takes a spare's turn in the step in which it stops to be one. So nobody waits for it here, and who puts the capsule
+   * that it once was waits until its file is gone. `undefined` while somebody else has a turn: he may be putting it.
+   */
+  const takeSpare = <A, E>(spare: string, use: Effect.Effect<A, E>): Effect.Effect<A, E> | undefined => {
+    if (turns.has(spare)) return undefined
+    spares.forget(spare)
+    return inTurn(spare, use)
+  }
+
+  const removeSpares: CapsuleStore["Service"]["removeSpares"] = Effect.suspend(() =>
+    Effect.forEach(spares.all(), (spare) => takeSpare(spare, removeFile(spare)) ?? Effect.void, {
+      concurrency: maxConcurrentPuts,
+      discard: true
+    })
+  )
+
+  /** Gives a spare of this length the name, where nothing has it. What goes wrong costs the spare only. */
+  const renameSpare = (path: string, length: number): Effect.Effect<boolean> =>
+    Effect.suspend(() => {
+      const spare = spares.find(length)
+      if (spare === undefined) return Effect.succeed(false)
+      const rename = Effect.flatMap(vfs.identify(path), (found) => {
+        if (found === undefined) return Effect.as(vfs.rename(spare, path), true)
+        spares.add(spare, length)
+        return Effect.succeed(false)
+      })
+      const renamed = takeSpare(
+        spare,
+        Effect.catch(rename, () => Effect.as(Effect.ignore(removeFile(spare)), false))
       )
-      return yield* keep(name, created.success)
-    }
-    if (created.failure.code !== "EEXIST") return yield* created.failure
+      return renamed ?? Effect.succeed(false)
+    })
+
+  const writeNew = (path: string, bytes: Uint8Array, create: "never" | "exclusive") =>
+    Effect.flatMap(open(path, { access: "readWrite", create }), (opened) =>
+      opened.file.write([bytes], 0).pipe(
+        Effect.onError(() => Effect.andThen(opened.close, Effect.ignore(vfs.remove(path)))),
+        Effect.andThen(Effect.suspend(() => keep(path, opened)))
+      ))
+
+  const writeAgain = Effect.fnUntraced(function*(path: string, bytes: Uint8Array) {
     const found = yield* open(path, { access: "readWrite", create: "ifMissing" })
     const fileBytes = yield* found.file.size.pipe(Effect.onError(() => found.close))
     if (fileBytes > bytes.length) {
@@ -363,18 +418,37 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
       return yield* Effect.andThen(found.close, replaceFile(vfs, path, bytes))
     }
     yield* found.file.write([bytes], 0).pipe(Effect.onError(() => found.close))
-    yield* keep(name, found)
+    yield* keep(path, found)
   })
 
+  const writeOnce = (path: string, bytes: Uint8Array): Effect.Effect<void, VfsError> =>
+    Effect.suspend(() => {
+      // A spare of this name is this capsule itself.
+      spares.forget(path)
+      return Effect.andThen(makeDirectory, renameSpare(path, bytes.length))
+    }).pipe(
+      Effect.flatMap((isRenamed) => writeNew(path, bytes, isRenamed ? "never" : "exclusive")),
+      Effect.catchIf(
+        ({ code, operation }) => operation === "open" && code === "EEXIST",
+        () => writeAgain(path, bytes)
+      )
+    )
+
+  /** What is kept for speed makes room for what is needed. */
+  const write = (path: string, bytes: Uint8Array): Effect.Effect<void, VfsError> =>
+    Effect.catchIf(
+      writeOnce(path, bytes),
+      ({ code }) => code === "ENOSPC" && !spares.isEmpty,
+      () => Effect.andThen(removeSpares, writeOnce(path, bytes))
+    )
+
   const put: CapsuleStore["Service"]["put"] = ({ bytes, id }) => {
-    const name = objectIdToHex(id)
+    const path = capsulePath(database, id)
     return inTurn(
-      name,
+      path,
       putPermits.withPermit(
         Effect.uninterruptible(
-          Effect.suspend(() =>
-            failure === undefined ? write(capsulePath(database, id), name, bytes) : Effect.fail(failure)
-          )
+          Effect.suspend(() => failure === undefined ? write(path, bytes) : Effect.fail(failure))
         )
       )
     )
@@ -392,9 +466,10 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
   const syncFile = (id: ObjectId): Effect.Effect<void, VfsError> =>
     Effect.uninterruptible(Effect.suspend(() => {
       if (failure !== undefined) return Effect.fail(failure)
-      const found = takeKept(objectIdToHex(id))
+      const path = capsulePath(database, id)
+      const found = takeKept(path)
       const opened = found === undefined
-        ? open(capsulePath(database, id), { access: "read" })
+        ? open(path, { access: "read" })
         : Effect.succeed(found)
       return Effect.flatMap(opened, ({ close, file }) => Effect.ensuring(finalFailure(file.syncData), close))
     }))
@@ -433,15 +508,32 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
       yield* unlessFailed
     })
 
+  // A file that is open lives on without its name: the next sync has to notice that the name is gone.
+  const closeKeptOf = (path: string): Effect.Effect<void> => takeKept(path)?.close ?? Effect.void
+
   const remove: CapsuleStore["Service"]["remove"] = (id) => {
-    const name = objectIdToHex(id)
+    const path = capsulePath(database, id)
     return inTurn(
-      name,
+      path,
+      Effect.uninterruptible(Effect.suspend(() => {
+        spares.forget(path)
+        return Effect.andThen(closeKeptOf(path), removeFile(path))
+      }))
+    )
+  }
+
+  const recycle: CapsuleStore["Service"]["recycle"] = (id, bytes) => {
+    const path = capsulePath(database, id)
+    return inTurn(
+      path,
       Effect.uninterruptible(Effect.suspend(() =>
-        // A file that is open lives on without its name: the next sync has to notice that the name is gone.
-        Effect.andThen(takeKept(name)?.close ?? Effect.void, vfs.remove(capsulePath(database, id)))
+        Effect.andThen(
+          closeKeptOf(path),
+          // A store that is closed, or has failed, writes no other capsule.
+          !isClosed && failure === undefined && spares.add(path, bytes) ? Effect.void : removeFile(path)
+        )
       ))
-    ).pipe(Effect.catchIf((error) => error.code === "ENOENT", () => Effect.void))
+    )
   }
 
   return CapsuleStore.of({
@@ -451,6 +543,8 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
     sync,
     read: (id) => readCapsule(vfs, database, id),
     remove,
+    recycle,
+    removeSpares,
     list: listCapsules(vfs, database)
   })
 })
@@ -468,7 +562,7 @@ const count = (minimum: number) => Schema.Int.check(Schema.isBetween({ minimum, 
 
 /**
  * The store with its options from the environment: `TIDEMARK_DATABASE` (required),
- * `TIDEMARK_CAPSULE_SYNC_CONCURRENCY`, `TIDEMARK_CAPSULE_MAX_KEPT_FILES`.
+ * `TIDEMARK_CAPSULE_SYNC_CONCURRENCY`, `TIDEMARK_CAPSULE_MAX_KEPT_FILES`, `TIDEMARK_CAPSULE_MAX_SPARE_BYTES`.
  *
  * @category layers
  * @since 0.1.0
@@ -481,6 +575,9 @@ export const layerConfig: Layer.Layer<CapsuleStore, Config.ConfigError, Vfs> = L
     ),
     maxKeptFiles: yield* Config.schema(count(0), "TIDEMARK_CAPSULE_MAX_KEPT_FILES").pipe(
       Config.withDefault(defaults.maxKeptFiles)
+    ),
+    maxSpareBytes: yield* Config.schema(count(0), "TIDEMARK_CAPSULE_MAX_SPARE_BYTES").pipe(
+      Config.withDefault(defaults.maxSpareBytes)
     )
   })
 }))

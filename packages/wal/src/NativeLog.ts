@@ -56,6 +56,12 @@ export interface NativeLogOptions {
     | undefined
   /** A checkpoint starts in the background when so many pages are not in the database file. 0: never. Default 1000. */
   readonly autoCheckpointFrames?: number | undefined
+  /**
+   * A checkpoint in the background keeps the files of capsules for the next commits, up to so many bytes of them, instead
+   * of removing them; they go when a checkpoint is asked for, when room is short, and when the log is closed. 0: none.
+   * Default 16 MiB.
+   */
+  readonly maxSpareBytes?: number | undefined
   /** Whether closing copies everything into the database file, so that stock SQLite may open it. Default true. */
   readonly checkpointOnClose?: boolean | undefined
   /** Keep what stands before damage in the markers, and go on behind it, instead of only reading (RC-26). Default false. */

@@ -206,5 +206,89 @@ export const capsuleStoreContract = (
           assert.deepStrictEqual(yield* bytesOf(under, capsule.id), bytes)
         }
       }))
+
+    test("PG-06 the file of a capsule that is not needed any more becomes that of the next one as long as it", (under) =>
+      Effect.gen(function*() {
+        const { database, store, vfs } = under
+        const inode = (id: EncodedCapsule["id"]) =>
+          Effect.map(vfs.identify(capsulePath(database, id)), (found) => found?.inode)
+        const [first, second, longer] = [capsuleOf(1n, [1]), capsuleOf(2n, [2]), capsuleOf(3n, [3, 4])]
+        yield* store.put(first)
+        yield* store.sync([first.id])
+        const before = yield* inode(first.id)
+        yield* store.recycle(first.id, first.bytes.length)
+        yield* store.put(longer)
+        assert.notStrictEqual(yield* inode(longer.id), before)
+        assert.strictEqual(yield* inode(first.id), before)
+        yield* store.put(second)
+        assert.strictEqual(yield* inode(second.id), before)
+        assert.isUndefined(yield* inode(first.id))
+        yield* store.sync(idsOf([second, longer]))
+        assert.deepStrictEqual(yield* bytesOf(under, second.id), second.bytes)
+        assert.deepStrictEqual(yield* bytesOf(under, longer.id), longer.bytes)
+        assert.deepStrictEqual(yield* store.list, [second.id, longer.id].sort(ObjectIdOrder))
+      }))
+
+    test("PG-06 a spare is put again, or removed, like any other capsule", (under) =>
+      Effect.gen(function*() {
+        const { store } = under
+        const [first, second, third] = [capsuleOf(1n), capsuleOf(2n), capsuleOf(3n)]
+        yield* Effect.forEach([first, second], store.put)
+        yield* Effect.forEach([first, second], ({ bytes, id }) => store.recycle(id, bytes.length))
+        yield* store.put(second)
+        yield* store.remove(first.id)
+        yield* store.put(third)
+        yield* store.sync(idsOf([second, third]))
+        for (const { bytes, id } of [second, third]) assert.deepStrictEqual(yield* bytesOf(under, id), bytes)
+        assert.deepStrictEqual(yield* store.list, idsOf([second, third]).sort(ObjectIdOrder))
+      }))
+
+    test("PG-06 what is kept stays within its bound, and goes when it is asked for", (under) =>
+      Effect.gen(function*() {
+        const { store } = under
+        const capsules = many(4)
+        yield* Effect.forEach(capsules, store.put)
+        yield* Effect.forEach(capsules, ({ bytes, id }) => store.recycle(id, bytes.length))
+        assert.strictEqual((yield* store.list).length, 2)
+        yield* store.removeSpares
+        assert.deepStrictEqual(yield* store.list, [])
+        yield* store.put(capsuleOf(9n))
+        assert.strictEqual((yield* store.list).length, 1)
+      }), { maxSpareBytes: 2 * capsuleOf(1n, [1]).bytes.length })
+
+    test(
+      "PG-06 a spare that is used, put again or removed makes room for another one",
+      (under) =>
+        Effect.gen(function*() {
+          const { store } = under
+          const [first, second, third] = [capsuleOf(1n), capsuleOf(2n), capsuleOf(3n, [2, 5, 6])]
+          yield* store.put(first)
+          yield* store.recycle(first.id, first.bytes.length)
+          yield* store.put(second)
+          yield* store.recycle(second.id, second.bytes.length)
+          assert.deepStrictEqual(yield* store.list, [second.id])
+          yield* store.remove(second.id)
+          yield* store.put(third)
+          yield* store.recycle(third.id, third.bytes.length)
+          assert.deepStrictEqual(yield* store.list, [third.id])
+        }),
+      { maxSpareBytes: capsuleOf(3n, [2, 5, 6]).bytes.length }
+    )
+
+    test("PG-06 many are put while others are given up: each is whole", (under) =>
+      Effect.gen(function*() {
+        const { store } = under
+        const capsules = many(120)
+        for (let from = 0; from < capsules.length; from += 20) {
+          const batch = capsules.slice(from, from + 20)
+          const old = capsules.slice(Math.max(0, from - 20), from)
+          yield* Effect.all([
+            ...batch.map(store.put),
+            ...old.map(({ bytes, id }) => store.recycle(id, bytes.length))
+          ], { concurrency: "unbounded" })
+          yield* store.sync(idsOf(batch))
+          for (const { bytes, id } of batch) assert.deepStrictEqual(yield* bytesOf(under, id), bytes)
+        }
+      }))
   })
 }

@@ -373,7 +373,7 @@ describe("NativeLog checkpoints that fail", () => {
 describe("NativeLog automatic checkpoints", () => {
   it.effect("PG-07 from so many pages on, and what fails stops them and no commit notices", () =>
     Effect.gen(function*() {
-      const { disk, ledger, opened } = yield* open({ autoCheckpointFrames: 20 })
+      const { disk, ledger, opened } = yield* open({ autoCheckpointFrames: 20, maxSpareBytes: 0 })
       yield* commits(ledger, opened, 7)
       assert.deepStrictEqual(opened.native.inLog(), { records: 18, capsules: 7 })
       yield* commits(ledger, opened, 1)
@@ -397,10 +397,70 @@ describe("NativeLog automatic checkpoints", () => {
       const { disk, ledger, opened } = yield* open()
       yield* commits(ledger, opened, 20)
       yield* opened.close
-      const again = yield* openByHand(disk, { autoCheckpointFrames: 20 })
+      const again = yield* openByHand(disk, { autoCheckpointFrames: 20, maxSpareBytes: 0 })
       yield* settle
       assert.deepStrictEqual(capsulesOf(disk), [])
       checkVisible(again, ledger, "after the checkpoint")
+    }))
+
+  /** Every commit of it is two images from then on, and nothing is in the log. */
+  const openSteady = (autoCheckpointFrames: number) =>
+    Effect.gen(function*() {
+      const { disk, ledger, opened: first } = yield* open()
+      const change = { pages: [2, 3], databasePages: 4 }
+      yield* commit(ledger, first, change)
+      yield* first.native.checkpoint("full")
+      yield* first.close
+      const opened = yield* openByHand(disk, { autoCheckpointFrames })
+      return { disk, ledger, opened, write: commit(ledger, opened, change) }
+    })
+
+  it.effect("PG-06 the background keeps the files of capsules for the next commits; who asks, and closing, let them go", () =>
+    Effect.gen(function*() {
+      const { disk, ledger, opened, write } = yield* openSteady(2)
+      yield* write
+      yield* settle
+      assert.strictEqual(opened.native.inLog().capsules, 0)
+      assert.strictEqual(capsulesOf(disk).length, 1)
+      const trace = disk.record()
+      yield* write
+      yield* settle
+      trace.stop()
+      assert.isFalse(trace.steps.some(({ kind, path }) => kind === "create" && path.includes("/capsules/")))
+      assert.strictEqual(capsulesOf(disk).length, 1)
+      // A kill leaves them to the next start.
+      const killed = disk.afterCrash("kept")
+      yield* recover(killed, ledger, "killed")
+      assert.deepStrictEqual(capsulesOf(killed), [])
+      yield* opened.native.checkpoint("passive")
+      assert.deepStrictEqual(capsulesOf(disk), [])
+      yield* write
+      yield* settle
+      assert.strictEqual(capsulesOf(disk).length, 1)
+      yield* opened.close
+      assert.deepStrictEqual(capsulesOf(disk), [])
+      yield* nothingIsLost(disk, ledger, "closed")
+    }))
+
+  it.effect("PG-06 a page that was on its way while its capsule's file was given to another commit is read again", () =>
+    Effect.gen(function*() {
+      const { disk, opened, write } = yield* openSteady(4)
+      yield* write
+      const reader = opened.log.openReader()
+      const before = reader.readSync(toPageNumber(2))
+      const [path] = capsulesOf(disk)
+      const held = disk.hold({ operation: "read", path: path ?? "" })
+      const reading = yield* Effect.forkChild(reader.read(toPageNumber(2)))
+      yield* held.reached
+      // The second capsule makes a checkpoint due, which passes the first; the third takes its file.
+      yield* write
+      yield* settle
+      assert.strictEqual(opened.native.inLog().capsules, 1)
+      yield* write
+      assert.notInclude(capsulesOf(disk), path)
+      yield* held.release
+      assert.deepStrictEqual(yield* Fiber.join(reading), before)
+      reader.release()
     }))
 
   it.live("PG-06 files and memory stay bounded over 3,000 commits", () =>

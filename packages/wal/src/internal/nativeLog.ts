@@ -42,7 +42,7 @@ export const makeNativeLog = Effect.fnUntraced(function*(
   const damage = opened.markers instanceof MarkersDamaged ? opened.markers : undefined
   const files = opened.markers instanceof MarkersDamaged ? undefined : opened.markers
   const context = Context.add(yield* Effect.context<never>(), Metric.CurrentMetricAttributes, { log: database })
-  const store = yield* makeCapsuleStore(vfs, { database })
+  const store = yield* makeCapsuleStore(vfs, { database, maxSpareBytes: options.maxSpareBytes })
   const room = { missed: 0, seen: 0 }
   const capsules = damage !== undefined ? readOnly(store) : ofRunningLog(store, {
     isNamed: (path) => state.isNamed(path),
@@ -85,6 +85,7 @@ export const makeNativeLog = Effect.fnUntraced(function*(
     index,
     readers,
     removable: [],
+    capsules: store,
     previous: examination.mark
   })
   // Before the finalizer of the engine, which then has nothing left to do.
@@ -102,8 +103,9 @@ export const makeNativeLog = Effect.fnUntraced(function*(
     },
     round: Effect.suspend(() => {
       attemptedAt = state.recordsPublished
+      const isRoomShort = room.missed > room.seen
       room.seen = room.missed
-      return checkpoint.automatic
+      return isRoomShort ? Effect.andThen(checkpoint.automatic, checkpoint.removeSpares) : checkpoint.automatic
     })
   })
 
@@ -185,6 +187,8 @@ const readOnly = (store: CapsuleStore["Service"]): CapsuleStore["Service"] => {
     ...store,
     put: ({ id }) => refuse("write", capsulePath(store.database, id)),
     sync: () => refuse("syncData", store.directory),
-    remove: (id) => refuse("remove", capsulePath(store.database, id))
+    remove: (id) => refuse("remove", capsulePath(store.database, id)),
+    recycle: (id) => refuse("remove", capsulePath(store.database, id)),
+    removeSpares: Effect.void
   }
 }

@@ -103,10 +103,17 @@ export abstract class SegmentCheckpoint<Segment extends SegmentInLog> {
     )
   }
 
+  /** A round in the background is under way: the next one is sure to come. */
+  protected isAutomatic = false
+
   /** One round in the background. */
-  readonly automatic: Effect.Effect<void, CheckpointFailed | LogEnded> = Effect.suspend(() =>
-    Effect.andThen(this.copy, this.afterRound)
-  ).pipe(
+  readonly automatic: Effect.Effect<void, CheckpointFailed | LogEnded> = Effect.suspend(() => {
+    this.isAutomatic = true
+    return Effect.andThen(this.copy, this.afterRound)
+  }).pipe(
+    Effect.ensuring(Effect.sync(() => {
+      this.isAutomatic = false
+    })),
     // Unless the database file itself failed the next round tries again.
     Effect.catchIf(
       (error) => error !== this.failure && error._tag === "CheckpointFailed",
@@ -238,16 +245,20 @@ export abstract class SegmentCheckpoint<Segment extends SegmentInLog> {
    * the one before.
    */
   protected remove(segments: ReadonlyArray<SegmentInLog>): Effect.Effect<void> {
-    const { vfs } = this.parts
     for (const { path } of segments) this.leftOver.add(path)
     return Effect.forEach(Array.from(this.leftOver), (path) =>
-      Effect.matchEffect(vfs.remove(path), {
+      Effect.matchEffect(this.removeFile(path), {
         onSuccess: () => Effect.sync(() => this.leftOver.delete(path)),
         onFailure: (error) =>
           error.code === "ENOENT"
             ? Effect.sync(() => this.leftOver.delete(path))
             : Effect.logWarning("a file whose pages are in the database file could not be removed", error)
       }), { concurrency: removeConcurrency, discard: true })
+  }
+
+  /** Lets go of a file whose pages are in the database file, durably so. */
+  protected removeFile(path: string): Effect.Effect<void, VfsError> {
+    return this.parts.vfs.remove(path)
   }
 
   /** While quiet and everything is copied: the database file is all there is, and stock SQLite may open it. */

@@ -75,8 +75,10 @@ export class SegmentReaders {
         Effect.flatMap(this.vfs.open(path, { access: "read" }), (file) => file.read(bytes, offset))
       ).pipe(
         Effect.flatMap((count) => this.checked(bytes, count, page, path, offset)),
-        // The segment went while it was on its way to be read: the page is in the database file now.
-        Effect.catch((error) => generation === this.generation ? Effect.fail(error) : again())
+        Effect.exit,
+        // The segment went while it was on its way to be read: the page is in the database file now. Its file may be gone,
+        // or another's by now, so that what was read says nothing.
+        Effect.flatMap((exit) => generation === this.generation ? exit : again())
       )
     })
   }
