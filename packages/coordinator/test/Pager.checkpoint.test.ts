@@ -224,9 +224,14 @@ describe("Pager: automatic checkpoints", () => {
         fault: { kind: "error", code: "EIO" },
         times: Infinity
       })
-      for (let at = 1; at <= 50; at++) yield* write(database, 2, at)
+      for (let at = 1; at <= 25; at++) yield* write(database, 2, at)
       yield* settle
-      assert.strictEqual(fault.hits, 1)
+      // The pages of several files are copied side by side.
+      const { hits } = fault
+      assert.isAbove(hits, 0)
+      for (let at = 26; at <= 50; at++) yield* write(database, 2, at)
+      yield* settle
+      assert.strictEqual(fault.hits, hits)
       fault.remove()
       for (let at = 51; at <= 100; at++) yield* write(database, 2, at)
       assert.strictEqual(valueOf(yield* readNow(database, 2)), 100)

@@ -4,14 +4,18 @@
  *
  * Invariants
  * 1. A capsule is in the store, written, before the coordinator hears of it (CO-10).
- * 2. A capsule whose publication was refused is removed; one whose publication was accepted, or may have been, is not.
+ * 2. A capsule whose publication was refused, or whose committer was interrupted before it was accepted, is removed; one
+ *    whose publication was accepted, or may have been, is not: the store of a running log removes none that was handed
+ *    over.
  */
-import { toObjectId } from "@tidemark/core/Scalars"
+import { type ObjectId, toObjectId } from "@tidemark/core/Scalars"
 import { VfsError } from "@tidemark/platform/VfsError"
 import * as CapsuleFormat from "@tidemark/wal/CapsuleFormat"
 import type { CapsuleStore } from "@tidemark/wal/CapsuleStore"
 import type { NativeLog } from "@tidemark/wal/NativeLog"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type { CommitAnswer, CommitError, CommitRequest } from "../CompatCoordinator.ts"
 import { SpillCorrupt } from "../CoordinatorErrors.ts"
 import type { NativeCoordinator, PublishRequest } from "../NativeCoordinator.ts"
@@ -24,6 +28,9 @@ export const nativePageCommits = (
 ): PageCommits => {
   const publish = (request: PublishRequest): Effect.Effect<CommitAnswer, CommitError> =>
     Effect.map(coordinator.publish(request), ({ commitSeq }) => ({ commitSeq, walOffset: 0 }))
+
+  // What cannot be removed now is removed by the next start.
+  const remove = (capsule: ObjectId): Effect.Effect<void> => Effect.ignore(capsules.remove(capsule))
 
   const commit = (request: CommitRequest): Effect.Effect<CommitAnswer, CommitError> =>
     Effect.suspend(() => {
@@ -48,20 +55,30 @@ export const nativePageCommits = (
         }
       })
       const store = Effect.flatMap(encoded, ({ bytes, digest, id }) =>
-        Effect.as(capsules.put({ bytes, id }), { capsule: id, capsuleDigest: digest }))
-      const stored = writes.isSpilled ? Effect.andThen(writes.verify, store) : store
-      return Effect.flatMap(stored, (capsule) =>
-        Effect.tapError(
-          publish({ ...proposal, ...capsule, pages }),
-          (error) =>
-            // A log that ended says nothing about what of it has reached the disk.
-            error._tag === "WalPoisoned" || error._tag === "LogClosed"
-              ? Effect.void
-              : Effect.ignore(capsules.remove(capsule.capsule))
+        capsules.put({ bytes, id }).pipe(
+          Effect.onInterrupt(() => remove(id)),
+          Effect.as({ capsule: id, capsuleDigest: digest })
         ))
+      const stored = writes.isSpilled ? Effect.andThen(writes.verify, store) : store
+      return Effect.uninterruptibleMask((restore) =>
+        Effect.flatMap(restore(stored), (capsule) =>
+          Effect.onError(
+            restore(publish({ ...proposal, ...capsule, pages })),
+            (cause) => mayBeOnDisk(cause) ? Effect.void : remove(capsule.capsule)
+          ))
+      )
     })
 
   return { ...coordinator, commit, onRestart: log.commits.onRestart }
+}
+
+/** A log that ended, or a defect, says nothing about what of a commit has reached the disk. */
+const mayBeOnDisk = (cause: Cause.Cause<CommitError>): boolean => {
+  const error = Cause.findErrorOption(cause)
+  return Option.match(error, {
+    onNone: () => !Cause.hasInterruptsOnly(cause),
+    onSome: ({ _tag }) => _tag === "WalPoisoned" || _tag === "LogClosed"
+  })
 }
 
 /** What a request names that publishes nothing. */

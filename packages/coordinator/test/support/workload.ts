@@ -233,7 +233,13 @@ export const resolveOutcomes = Effect.fnUntraced(function*(
 ) {
   for (const record of history) {
     if (record.committed !== undefined || record.writes.length === 0) continue
-    const outcome = yield* database.coordinator.outcome(record.token)
+    let outcome = yield* database.coordinator.outcome(record.token)
+    // A batch is published as one, and its commits are answered one by one after that. Who never got so far as to be
+    // accepted stays undecided.
+    for (let turn = 0; turn < 100 && outcome._tag === "undecided"; turn++) {
+      yield* Effect.yieldNow
+      outcome = yield* database.coordinator.outcome(record.token)
+    }
     if (outcome._tag === "committed") record.committed = outcome.commitSeq
   }
 })
