@@ -229,8 +229,8 @@ export const layerOptions = (
 ): Layer.Layer<Pager, never, CompatCoordinator | CommitLog | Vfs> => Layer.effect(Pager, makeCompat(options))
 
 /**
- * A pager over the native log: transactions become capsules, and commits are markers. The same program runs on either;
- * the pages of one commit are bounded as in the other.
+ * A pager over the native log: transactions become capsules, and commits are markers. The same program runs on either; a
+ * commit writes at most 262,144 pages here (section 9 of `formats.md`).
  *
  * @category layers
  * @since 0.1.0

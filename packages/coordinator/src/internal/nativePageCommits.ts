@@ -19,6 +19,7 @@ import * as Option from "effect/Option"
 import type { CommitAnswer, CommitError, CommitRequest } from "../CompatCoordinator.ts"
 import { SpillCorrupt } from "../CoordinatorErrors.ts"
 import type { NativeCoordinator, PublishRequest } from "../NativeCoordinator.ts"
+import { maxPublishPages } from "./nativeCommits.ts"
 import type { PageCommits } from "./pageCommits.ts"
 
 export const nativePageCommits = (
@@ -69,7 +70,7 @@ export const nativePageCommits = (
       )
     })
 
-  return { ...coordinator, commit, onRestart: log.commits.onRestart }
+  return { ...coordinator, maxPages: maxPublishPages, commit, onRestart: log.commits.onRestart }
 }
 
 /** A log that ended, or a defect, says nothing about what of a commit has reached the disk. */

@@ -6,12 +6,15 @@ import type { CommitLog } from "@tidemark/wal/CommitLog"
 import type * as Effect from "effect/Effect"
 import type { CommitAnswer, CommitError, CommitRequest, CompatCoordinator } from "../CompatCoordinator.ts"
 import type { Coordination } from "../Coordination.ts"
+import { maxCommitPages } from "./compatCommits.ts"
 
 export interface PageCommits
   extends Pick<Coordination, "awaitConcurrent" | "awaitVisible" | "begin" | "beginSerialized">
 {
   readonly database: string
   readonly pageSize: PageSize
+  /** Pages that a commit writes at the most, those that a growth adds among them. */
+  readonly maxPages: number
   readonly commit: (request: CommitRequest) => Effect.Effect<CommitAnswer, CommitError>
   /** `SequencedLog.onRestart` of the log below. */
   readonly onRestart: (listener: (versions: Iterable<readonly [PageNumber, CommitSeq]>) => void) => void
@@ -20,4 +23,4 @@ export interface PageCommits
 export const compatPageCommits = (
   coordinator: CompatCoordinator["Service"],
   { onRestart }: CommitLog["Service"]
-): PageCommits => ({ ...coordinator, onRestart })
+): PageCommits => ({ ...coordinator, maxPages: maxCommitPages, onRestart })

@@ -19,7 +19,6 @@ import type { DatabaseTruncated } from "@tidemark/wal/LogErrors"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { CommitAnswer, CommitError } from "../CompatCoordinator.ts"
-import { maxCommitPages } from "../CompatCoordinator.ts"
 import type { TransactionHold } from "../Coordination.ts"
 import { WriteSetTooLarge } from "../CoordinatorErrors.ts"
 import type { PageCache } from "../PageCache.ts"
@@ -255,9 +254,10 @@ export class PagerTransaction implements Transaction {
    */
   private get settleSize(): Effect.Effect<void, CommitError> {
     return Effect.gen({ self: this }, function*() {
-      const missing = this.addedPages()
+      const { maxPages } = this.parts.coordinator
+      const missing = this.addedPages(maxPages)
       const pages = missing.length + this.writes.size
-      if (pages > maxCommitPages) return yield* new WriteSetTooLarge({ pages, maxPages: maxCommitPages })
+      if (pages > maxPages) return yield* new WriteSetTooLarge({ pages, maxPages })
       const zeros = new Uint8Array(this.pageSize)
       for (const page of missing) yield* this.writes.put(page, zeros)
       if (this.pages === this.hold.reader.databasePages) return
@@ -269,10 +269,10 @@ export class PagerTransaction implements Transaction {
   }
 
   /** The pages that the transaction adds to those that it keeps, and has not written. */
-  private addedPages(): ReadonlyArray<PageNumber> {
+  private addedPages(maxPages: number): ReadonlyArray<PageNumber> {
     const missing: Array<PageNumber> = []
     // One more than can be committed is enough to refuse it.
-    for (let page = this.kept + 1; page <= this.pages && missing.length <= maxCommitPages; page++) {
+    for (let page = this.kept + 1; page <= this.pages && missing.length <= maxPages; page++) {
       if (page !== lockBytePage(this.pageSize) && !this.writes.has(toPageNumber(page))) missing.push(toPageNumber(page))
     }
     return missing
