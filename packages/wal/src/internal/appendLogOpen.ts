@@ -12,7 +12,6 @@ import { Vfs } from "@tidemark/platform/Vfs"
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
 import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
@@ -39,6 +38,7 @@ import { makeStreams } from "./appendLogStreams.ts"
 import { makeTruncation } from "./appendLogTruncation.ts"
 import { AppendLogWriter } from "./appendLogWriter.ts"
 import { ChangeSignal } from "./changeSignal.ts"
+import { inScopeOfItsOwn } from "./ownScope.ts"
 
 /** @internal */
 export interface OpenOptions extends AppendLogOptions {
@@ -51,15 +51,7 @@ export interface OpenOptions extends AppendLogOptions {
 export const openLog = (
   options: OpenOptions
 ): Effect.Effect<AppendLog["Service"], OpenError, Vfs | FileLock | ProcessLiveness | Scope.Scope> =>
-  // In a scope of its own, so that a log that could not be opened lets go of its lock at once.
-  Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function*() {
-      const scope = yield* Scope.fork(yield* Effect.scope, "sequential")
-      return yield* restore(Scope.provide(openIn(options), scope)).pipe(
-        Effect.onError(() => Scope.close(scope, Exit.void))
-      )
-    })
-  )
+  inScopeOfItsOwn(openIn(options))
 
 const openIn = Effect.fnUntraced(function*(
   options: OpenOptions

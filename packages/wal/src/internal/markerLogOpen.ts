@@ -12,7 +12,7 @@ import { ProcessLiveness } from "@tidemark/platform/ProcessLiveness"
 import { Vfs } from "@tidemark/platform/Vfs"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import type { Admission, HandOverWaiter, LogEnded } from "../GroupCommit.ts"
 import * as GroupCommit from "../GroupCommit.ts"
 import { MarkersDamaged } from "../MarkerErrors.ts"
@@ -25,6 +25,7 @@ import { openMarkerFiles } from "./markerFiles.ts"
 import { makeReader } from "./markerReader.ts"
 import { scanNewest, scanStream } from "./markerScan.ts"
 import { makeMarkerSink } from "./markerSink.ts"
+import { inScopeOfItsOwn } from "./ownScope.ts"
 
 /** @internal */
 export interface OpenMarkerLogOptions extends MarkerLogOptions {
@@ -35,15 +36,7 @@ export interface OpenMarkerLogOptions extends MarkerLogOptions {
 export const openMarkerLog = (
   options: OpenMarkerLogOptions
 ): Effect.Effect<MarkerLog["Service"], OpenMarkerLogError, Vfs | FileLock | ProcessLiveness | Scope.Scope> =>
-  // In a scope of its own, so that a log that could not be opened lets go of its lock at once.
-  Effect.uninterruptibleMask((restore) =>
-    Effect.gen(function*() {
-      const scope = yield* Scope.fork(yield* Effect.scope, "sequential")
-      return yield* restore(Scope.provide(openIn(options), scope)).pipe(
-        Effect.onError(() => Scope.close(scope, Exit.void))
-      )
-    })
-  )
+  inScopeOfItsOwn(openIn(options))
 
 const openIn = Effect.fnUntraced(function*(
   options: OpenMarkerLogOptions
