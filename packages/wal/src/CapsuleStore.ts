@@ -370,45 +370,53 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
     Effect.catchIf(vfs.remove(path), (error) => error.code === "ENOENT", () => Effect.void)
 
   /**
-   * Takes a spare's turn in the step in which it stops to be one. So nobody waits for it here, and who puts the capsule
-   * that it once was waits until its file is gone. `undefined` while somebody else has a turn: he may be putting it.
+   * Uses a spare in its turn, and only when it still is one then: so who puts or syncs the capsule that it once was has
+   * it, or waits until its file is gone. `otherwise` also while somebody else has a turn: he may be putting it.
    */
-  const takeSpare = <A, E>(spare: string, use: Effect.Effect<A, E>): Effect.Effect<A, E> | undefined => {
-    if (turns.has(spare)) return undefined
-    spares.forget(spare)
-    return inTurn(spare, use)
-  }
+  const takeSpare = <A, E>(spare: string, use: Effect.Effect<A, E>, otherwise: Effect.Effect<A>): Effect.Effect<A, E> =>
+    turns.has(spare)
+      ? otherwise
+      : inTurn(spare, Effect.suspend((): Effect.Effect<A, E> => spares.forget(spare) ? use : otherwise))
 
   const removeSpares: CapsuleStore["Service"]["removeSpares"] = Effect.suspend(() =>
-    Effect.forEach(spares.all(), (spare) => takeSpare(spare, removeFile(spare)) ?? Effect.void, {
+    Effect.forEach(spares.all(), (spare) => takeSpare(spare, removeFile(spare), Effect.void), {
       concurrency: maxConcurrentPuts,
       discard: true
     })
   )
 
+  const noSpare = Effect.succeed(false)
+
   /** Gives a spare of this length the name, where nothing has it. What goes wrong costs the spare only. */
   const renameSpare = (path: string, length: number): Effect.Effect<boolean> =>
     Effect.suspend(() => {
       const spare = spares.find(length)
-      if (spare === undefined) return Effect.succeed(false)
+      if (spare === undefined) return noSpare
       const rename = Effect.flatMap(vfs.identify(path), (found) => {
         if (found === undefined) return Effect.as(vfs.rename(spare, path), true)
         spares.add(spare, length)
-        return Effect.succeed(false)
+        return noSpare
       })
-      const renamed = takeSpare(
+      return takeSpare(
         spare,
-        Effect.catch(rename, () => Effect.as(Effect.ignore(removeFile(spare)), false))
+        Effect.catch(rename, () => Effect.as(Effect.ignore(removeFile(spare)), false)),
+        noSpare
       )
-      return renamed ?? Effect.succeed(false)
     })
 
-  const writeNew = (path: string, bytes: Uint8Array, create: "never" | "exclusive") =>
-    Effect.flatMap(open(path, { access: "readWrite", create }), (opened) =>
-      opened.file.write([bytes], 0).pipe(
-        Effect.onError(() => Effect.andThen(opened.close, Effect.ignore(vfs.remove(path)))),
-        Effect.andThen(Effect.suspend(() => keep(path, opened)))
-      ))
+  const writeNew = (path: string, bytes: Uint8Array, create: "never" | "exclusive") => {
+    const opening = open(path, { access: "readWrite", create })
+    const discard = Effect.ignore(removeFile(path))
+    // A file that was renamed is there already, with what it held before.
+    return Effect.flatMap(
+      create === "never" ? Effect.onError(opening, () => discard) : opening,
+      (opened) =>
+        opened.file.write([bytes], 0).pipe(
+          Effect.onError(() => Effect.andThen(opened.close, discard)),
+          Effect.andThen(Effect.suspend(() => keep(path, opened)))
+        )
+    )
+  }
 
   const writeAgain = Effect.fnUntraced(function*(path: string, bytes: Uint8Array) {
     const found = yield* open(path, { access: "readWrite", create: "ifMissing" })
@@ -463,16 +471,22 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
 
   const unlessFailed = Effect.suspend(() => failure === undefined ? Effect.void : Effect.fail(failure))
 
-  const syncFile = (id: ObjectId): Effect.Effect<void, VfsError> =>
-    Effect.uninterruptible(Effect.suspend(() => {
-      if (failure !== undefined) return Effect.fail(failure)
-      const path = capsulePath(database, id)
-      const found = takeKept(path)
-      const opened = found === undefined
-        ? open(path, { access: "read" })
-        : Effect.succeed(found)
-      return Effect.flatMap(opened, ({ close, file }) => Effect.ensuring(finalFailure(file.syncData), close))
-    }))
+  /** In its turn, and no spare any more: what is synced is needed, though nobody has put it again. */
+  const syncFile = (id: ObjectId): Effect.Effect<void, VfsError> => {
+    const path = capsulePath(database, id)
+    return inTurn(
+      path,
+      Effect.uninterruptible(Effect.suspend(() => {
+        if (failure !== undefined) return Effect.fail(failure)
+        spares.forget(path)
+        const found = takeKept(path)
+        const opened = found === undefined
+          ? open(path, { access: "read" })
+          : Effect.succeed(found)
+        return Effect.flatMap(opened, ({ close, file }) => Effect.ensuring(finalFailure(file.syncData), close))
+      }))
+    )
+  }
 
   const syncFiles = (ids: ReadonlyArray<ObjectId>): Effect.Effect<void, VfsError> => {
     const rest = ids.values()
@@ -526,13 +540,18 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
     const path = capsulePath(database, id)
     return inTurn(
       path,
-      Effect.uninterruptible(Effect.suspend(() =>
-        Effect.andThen(
-          closeKeptOf(path),
-          // A store that is closed, or has failed, writes no other capsule.
-          !isClosed && failure === undefined && spares.add(path, bytes) ? Effect.void : removeFile(path)
+      Effect.uninterruptible(
+        Effect.suspend(() => closeKeptOf(path)).pipe(
+          Effect.andThen(vfs.identify(path)),
+          // Who has put it may have said something else of it to the log: what is written over it must end where it ends.
+          Effect.flatMap((found) =>
+            // A store that is closed, or has failed, writes no other capsule.
+            !isClosed && failure === undefined && found?.size === bytes && spares.add(path, bytes)
+              ? Effect.void
+              : removeFile(path)
+          )
         )
-      ))
+      )
     )
   }
 

@@ -264,6 +264,61 @@ describe("CapsuleStore, crashing", () => {
       }
     }))
 
+  it.effect("RC-16 a spare that got its new name and cannot be opened: nothing is under the name, and it is put again", () =>
+    Effect.gen(function*() {
+      const [old, next] = [capsuleOf(21n, [1]), capsuleOf(22n, [1])] as const
+      const disk = newDisk()
+      yield* on(disk, (vfs) =>
+        Effect.gen(function*() {
+          const store = yield* storeOn(vfs)
+          yield* store.put(old)
+          yield* store.recycle(old.id, old.bytes.length)
+          disk.inject({ operation: "open", path: pathOf(next), fault: { kind: "error", code: "EMFILE" } })
+          assert.strictEqual((yield* Effect.flip(store.put(next))).code, "EMFILE")
+          assert.deepStrictEqual(disk.files, [database])
+          yield* store.put(next)
+          yield* store.sync([next.id])
+        }))
+      assert.strictEqual(yield* found(disk.afterCrash("lost"), next), "whole")
+    }))
+
+  it.effect("CO-10 a capsule that is synced is no spare any more, whoever wants a file while it is", () =>
+    Effect.gen(function*() {
+      const [old, next] = [capsuleOf(21n, [1]), capsuleOf(22n, [1])] as const
+      for (const when of ["before", "after"] as const) {
+        const disk = newDisk()
+        yield* on(disk, (vfs) =>
+          Effect.gen(function*() {
+            const store = yield* storeOn(vfs)
+            yield* store.put(old)
+            yield* store.recycle(old.id, old.bytes.length)
+            const held = disk.hold({ operation: "syncData", when })
+            const syncing = yield* Effect.forkChild(store.sync([old.id]))
+            yield* held.reached
+            yield* store.put(next)
+            yield* held.release
+            yield* Fiber.join(syncing)
+            yield* store.removeSpares
+          }))
+        assert.strictEqual(yield* found(disk.afterCrash("lost"), old), "whole", when)
+      }
+    }))
+
+  it.effect("CO-10 a file of another length than was said is no spare: what is put next is whole", () =>
+    Effect.gen(function*() {
+      const disk = newDisk()
+      yield* on(disk, (vfs) =>
+        Effect.gen(function*() {
+          const store = yield* storeOn(vfs)
+          yield* Effect.forEach([one, three], store.put)
+          yield* Effect.forEach([one, three], ({ id }) => store.recycle(id, two.bytes.length))
+          assert.deepStrictEqual(disk.files, [database])
+          yield* store.put(two)
+          yield* store.sync([two.id])
+        }))
+      assert.strictEqual(yield* found(disk.afterCrash("lost"), two), "whole")
+    }))
+
   it.effect("PG-06 spares make room for a capsule that finds none", () =>
     Effect.gen(function*() {
       const disk = newDisk()

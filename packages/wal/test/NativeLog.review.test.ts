@@ -110,6 +110,65 @@ describe("NativeLog, a capsule that commits name", () => {
     }).pipe(quiet))
 })
 
+describe("NativeLog, files that serve again", () => {
+  it.effect("CO-10 RC-15 a capsule that is published again after its checkpoint keeps its file, put again or not", () =>
+    Effect.gen(function*() {
+      for (const isPutAgain of [false, true]) {
+        const disk = slowDisk()
+        const opened = yield* openByHand(disk, { autoCheckpointFrames: 2 })
+        const first = yield* put(opened, 1n, 2)
+        yield* publish(opened, first)
+        if (isPutAgain) yield* put(opened, 1n, 2)
+        yield* publish(opened, yield* put(opened, 2n, 3))
+        yield* settle
+        assert.deepStrictEqual(opened.native.inLog(), { records: 0, capsules: 0 })
+        assert.strictEqual(capsulesOf(disk).length, 2, "spares")
+        const reader = opened.log.openReader()
+        yield* publish(opened, { ...first, seq: toCommitSeq(3n) })
+        for (const seq of [4n, 5n, 6n]) yield* publish(opened, yield* put(opened, seq, 4))
+        assert.strictEqual(stampOf(opened, 2), 1)
+        const later = yield* openByHand(disk.afterCrash("lost"))
+        assert.deepStrictEqual([2, 3, 4].map((page) => stampOf(later, page)), [1, 2, 6])
+        reader.release()
+      }
+    }).pipe(quiet))
+
+  it.effect("CO-10 RC-15 a capsule that could not be removed, and is published again, stays", () =>
+    Effect.gen(function*() {
+      const disk = slowDisk()
+      const opened = yield* openByHand(disk)
+      const first = yield* put(opened, 1n, 2)
+      yield* publish(opened, first)
+      const fault = disk.inject({ operation: "remove", path: /capsules/, fault: { kind: "error", code: "EBUSY" } })
+      yield* opened.native.checkpoint("passive")
+      assert.strictEqual(fault.hits, 1)
+      yield* publish(opened, yield* put(opened, 2n, 3))
+      const reader = opened.log.openReader()
+      yield* publish(opened, { ...first, seq: toCommitSeq(3n) })
+      yield* opened.native.checkpoint("passive")
+      assert.deepStrictEqual(opened.native.inLog(), { records: 1, capsules: 1 })
+      assert.strictEqual(stampOf(opened, 2), 1)
+      reader.release()
+      yield* opened.native.checkpoint("full")
+      assert.deepStrictEqual(capsulesOf(disk), [])
+    }).pipe(quiet))
+
+  it.effect("CO-10 RC-15 whoever publishes other pages than his capsule has spoils no commit but his own", () =>
+    Effect.gen(function*() {
+      const disk = slowDisk()
+      const opened = yield* openByHand(disk, { autoCheckpointFrames: 2 })
+      const other = yield* put(opened, 1n, 2, 3, 4)
+      yield* publish(opened, { ...other, pages: other.pages.slice(0, 2) })
+      yield* settle
+      assert.deepStrictEqual(opened.native.inLog(), { records: 0, capsules: 0 })
+      const reader = opened.log.openReader()
+      yield* publish(opened, yield* put(opened, 2n, 5, 6))
+      const later = yield* openByHand(disk.afterCrash("lost"))
+      assert.deepStrictEqual([5, 6].map((page) => stampOf(later, page)), [2, 2])
+      reader.release()
+    }).pipe(quiet))
+})
+
 describe("NativeLog, another life", () => {
   it.effect("RC-05 of another page size than is asked for: a database keeps the one it has, whatever is in the log", () =>
     Effect.gen(function*() {

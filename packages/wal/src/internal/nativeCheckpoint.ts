@@ -72,14 +72,19 @@ export class NativeCheckpoint extends SegmentCheckpoint<SegmentInLog> {
     return super.remove(gone)
   }
 
-  /** A file that is to serve again is recycled, others go. */
+  /**
+   * A file that is to serve again is recycled, others go. One that another commit has come to name since it was let go
+   * stays.
+   */
   protected override removeFile(path: string): Effect.Effect<void, VfsError> {
     return Effect.suspend(() => {
       const id = idOfCapsuleName(path.slice(path.lastIndexOf("/") + 1))
       const pages = this.going.get(path)
       this.going.delete(path)
-      return id === undefined || pages === undefined
-        ? super.removeFile(path)
+      if (this.log.isNamed(path)) return Effect.void
+      if (id === undefined) return super.removeFile(path)
+      return pages === undefined
+        ? this.capsules.remove(id)
         : this.capsules.recycle(id, capsuleBytes(this.pageSize, pages))
     })
   }
