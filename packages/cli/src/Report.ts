@@ -133,14 +133,34 @@ const codeMeaning = (error: unknown): string | undefined => {
 export const reasonOf = (cause: unknown): string =>
   codeMeaning(cause) ?? oneLine(cause instanceof Error ? cause.message : String(cause))
 
+/** The options of the layers that a command line has flags for. */
+const flags: Readonly<Record<string, string>> = {
+  acceptLoss: "--accept-loss",
+  stopAtCorrupt: "--accept-loss",
+  trustSegments: "--trust-segments",
+  discardSegments: "--discard-segments"
+}
+
 /**
- * The sentence for an error: its message, with what its errno codes mean.
+ * A sentence of a layer for who has a command line: where it names an option, the command with the flag for it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export const forCommandLine = (sentence: string): string =>
+  sentence.replace(
+    /(?<=\bwith )(?:acceptLoss|stopAtCorrupt|trustSegments|discardSegments)\b/g,
+    (option) => `\`tidemark recover ${flags[option] ?? option}\``
+  )
+
+/**
+ * The sentence for an error: its message, with what its errno codes mean, and flags for options.
  *
  * @category errors
  * @since 0.1.0
  */
 export const sentenceOf = (error: unknown): string =>
-  oneLine(error instanceof Error ? error.message : String(error)).replace(
+  forCommandLine(oneLine(error instanceof Error ? error.message : String(error))).replace(
     /: (E[A-Z]{2,})(?=$|[),;])/g,
     (ending, code: string) => {
       const meaning = meanings[code]

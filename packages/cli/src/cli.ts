@@ -76,6 +76,8 @@ const usageSentence = (error: CliError.NonShowHelpErrors): string =>
     .replace(/\s*Did you mean this\?\s*/, ", did you mean ")
     .replace(". Expected", ", expected")
     .replace(/\.$/, "")
+    // Larger ones are integers, too, but none that a flag takes.
+    .replace(/(?<="-?\d{16,}", expected an integer)$/, ` of at most ${Number.MAX_SAFE_INTEGER}`)
     .replace(/^./, (first) => first.toLowerCase())
 
 /** One line per entry on standard error: standard output is for the report. */

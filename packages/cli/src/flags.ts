@@ -17,13 +17,19 @@ export const json = Flag.Boolean("json").pipe(
   Flag.withDefault(false)
 )
 
+const isPath = (path: string): boolean => path !== ""
+const noPath = "a path that is not empty"
+
 /**
  * The database that a command works on.
  *
  * @category arguments
  * @since 0.1.0
  */
-export const database = Argument.String("DB").pipe(Argument.withDescription("Path of the database file"))
+export const database = Argument.String("DB").pipe(
+  Argument.withDescription("Path of the database file"),
+  Argument.filter(isPath, () => noPath)
+)
 
 /**
  * The database, or the directory of the append log, that a command works on.
@@ -32,7 +38,8 @@ export const database = Argument.String("DB").pipe(Argument.withDescription("Pat
  * @since 0.1.0
  */
 export const databaseOrLog = Argument.String("DB-or-DIR").pipe(
-  Argument.withDescription("Path of the database file, or of the directory of an append log")
+  Argument.withDescription("Path of the database file, or of the directory of an append log"),
+  Argument.filter(isPath, () => noPath)
 )
 
 /**

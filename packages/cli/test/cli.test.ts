@@ -18,6 +18,13 @@ describe("the program", () => {
       assertWrongUsage(yield* tidemark("inspect", "--json"), /FILE/)
       assertWrongUsage(yield* tidemark("verify", "a.db", "--no-such-flag"), /--no-such-flag/)
       assertWrongUsage(yield* tidemark("checkpoint", "a.db", "--mode", "eager", "--json"), /"eager"/)
+      assertWrongUsage(yield* tidemark("verify", "", "--json"), /DB-or-DIR.*a path that is not empty/)
+      assertWrongUsage(yield* tidemark("inspect", "a.db", "--from=-1"), /: --from -1 is no range of records/)
+      assertWrongUsage(yield* tidemark("inspect", "a.db", "--from", "5", "--to", "3"), /--from 5 --to 3 is no range/)
+      assertWrongUsage(
+        yield* tidemark("inspect", "a.db", "--from", "18446744073709551615"),
+        /expected an integer of at most 9007199254740991/
+      )
       const help = yield* tidemark("--help")
       assert.strictEqual(help.code, 0)
       for (const command of ["demo", "inspect", "verify", "recover", "checkpoint", "replay", "bench"]) {

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { markersDirectory } from "@tidemark/wal/MarkerFormat"
 import { Effect } from "effect"
 import { appendFileSync, chmodSync, chownSync, copyFileSync, existsSync, rmSync, statSync, truncateSync } from "node:fs"
 import { assertNotOpened, assertRefused, flip, recovered, verified } from "./support/databaseCommands.ts"
@@ -7,6 +8,7 @@ import { heldBySqlite } from "./support/holder.ts"
 import { capsuleAt, capsulesIn, makeNative, offsetOfMarker } from "./support/nativeDatabases.ts"
 import {
   assertFailed,
+  assertWrongUsage,
   contentsOf,
   mainPath,
   objectIn,
@@ -70,7 +72,8 @@ describe("a database with a native log that cannot be opened safely", () => {
         recordsBehind: 2,
         lastSequence: "2"
       })
-      const sentence = /is damaged .* with 2 good records behind it.*keep what ends with sequence 2/
+      const sentence =
+        /is damaged .* with 2 good records behind it.*open it with `tidemark recover --accept-loss` to keep what ends with sequence 2/
       assert.deepInclude(objectsIn(document, "problems")[0], {
         path: markers,
         offset: offsetOfMarker(3),
@@ -125,6 +128,35 @@ describe("a database with a native log that cannot be opened safely", () => {
       )
       copyFileSync(other.wal, `${path}-wal`)
       yield* assertRefused(directory, path, "RC-20", "MixedLogs", /5 commits in its -wal/)
+    }))
+
+  it.effect("RC-23 is one with a native log, and not a parallel one, when only its capsules are left", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporaryDirectory
+      const { commits, path } = yield* makeNative(directory, "a")
+      rmSync(markersDirectory(path), { recursive: true })
+      const document = yield* assertRefused(directory, path, "RC-23", "WrongLogKind", /a log that is not there/)
+      assert.deepInclude(document, { log: "native" })
+      for (const flag of ["--trust-segments", "--discard-segments"]) {
+        assertWrongUsage(
+          yield* unchanged(directory, "recover", path, flag, "--json"),
+          new RegExp(`${flag} is for a parallel log, and ${path} has a native one`)
+        )
+      }
+      assert.lengthOf(capsulesIn(path), commits)
+    }))
+
+  it.effect("names the database where one of its directories is given in its place", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporaryDirectory
+      const { path } = yield* makeNative(directory, "a")
+      for (const [command, given] of [["inspect", ""], ["verify", "/markers"], ["recover", "/capsules/"]] as const) {
+        assertFailed(
+          yield* unchanged(directory, command, `${path}.fsqlite${given}`, "--json"),
+          "OperationFailed",
+          new RegExp(`a directory without an append log: it belongs to the database ${path}, whose path`)
+        )
+      }
     }))
 
   it.effect("SWAL-10 is refused while SQLite has it open", () =>

@@ -39,9 +39,15 @@ export const requireAppendLog = Effect.fnUntraced(function*(
   if (names.some((name) => looksLikeSegmentName(name) || isAnyTemporaryName(name))) return
   return yield* new OperationFailed({
     path: directory,
-    sentence: `${directory} is a directory without an append log`
+    sentence: `${directory} is a directory without an append log${hintOf(directory)}`
   })
 })
+
+/** The files beside a database are looked at with it. */
+const hintOf = (directory: string): string => {
+  const database = /^(.+)\.fsqlite(?:\/(?:markers|capsules))?\/*$/.exec(directory)?.[1]
+  return database === undefined ? "" : `: it belongs to the database ${database}, whose path is to be given`
+}
 
 /**
  * The process that has the log open, as far as can be told without asking for its lock, which would be in the way of

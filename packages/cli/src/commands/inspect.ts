@@ -24,7 +24,7 @@ import type { Fields, FieldValue, InspectedRecords, Inspection, RecordRange } fr
 import { inspectMarkerStream } from "../inspection/markerInspection.ts"
 import { inspectNative, isNativeDatabase } from "../inspection/nativeInspection.ts"
 import { withProgress } from "../Progress.ts"
-import { emit, type Listing, type Report } from "../Report.ts"
+import { emit, forCommandLine, type Listing, type Report } from "../Report.ts"
 import { byteSize, count, counted, pairs, type Style, table } from "../Style.ts"
 
 /** The range to list, or `undefined` when no records are asked for. */
@@ -37,13 +37,14 @@ const rangeOf = (flags: {
   if (!records && Option.isNone(flags.from) && Option.isNone(flags.to)) return Effect.succeed(undefined)
   const from = Option.getOrElse(flags.from, () => 0)
   const to = Option.getOrElse(flags.to, () => Number.MAX_SAFE_INTEGER)
-  return from < 0 || to < from
-    ? Effect.fail(
-      new WrongUsage({
-        sentence: `--from ${from} --to ${to} is no range of records: it begins at 0 or above, and --to is included`
-      })
-    )
-    : Effect.succeed({ from, to })
+  if (from >= 0 && from <= to) return Effect.succeed({ from, to })
+  const given = [
+    ...Option.isSome(flags.from) ? [`--from ${from}`] : [],
+    ...Option.isSome(flags.to) ? [`--to ${to}`] : []
+  ].join(" ")
+  return Effect.fail(
+    new WrongUsage({ sentence: `${given} is no range of records: it begins at 0 or above, and --to is included` })
+  )
 }
 
 const inspect = Effect.fnUntraced(function*(path: string, flags: Parameters<typeof rangeOf>[0]) {
@@ -82,7 +83,8 @@ const reportOf = (
   inspection: Inspection,
   range: RecordRange | undefined
 ): Report<VfsError> => {
-  const { header, kind, parts, problems, summary } = inspection
+  const { header, kind, parts, summary } = inspection
+  const problems = inspection.problems.map((problem) => ({ ...problem, what: forCommandLine(problem.what) }))
   const valid = problems.length === 0
   return {
     exitCode: valid ? ExitCode.fine : ExitCode.problem,

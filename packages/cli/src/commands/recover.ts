@@ -44,8 +44,16 @@ const recoverSqlite = (database: string, acceptLoss: boolean) =>
   Effect.provide(recover, SqliteWal.layer({ database, acceptLoss, autoCheckpointFrames: 0 }))
 
 const recoverDatabase = Effect.fnUntraced(function*(path: string, flags: RecoverFlags) {
+  const found = yield* logUnder(path)
+  if (found === "native" && (flags.trustSegments || flags.discardSegments)) {
+    return yield* new WrongUsage({
+      sentence: `${
+        flags.trustSegments ? "--trust-segments" : "--discard-segments"
+      } is for a parallel log, and ${path} has a native one`
+    })
+  }
   // Who says what is to be done about segments says which log it is.
-  const log = flags.trustSegments || flags.discardSegments ? "parallel" : yield* logUnder(path)
+  const log = flags.trustSegments || flags.discardSegments ? "parallel" : found
   switch (log) {
     case "sqlite":
       return yield* recoverSqlite(path, flags.acceptLoss)

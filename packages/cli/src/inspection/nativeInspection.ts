@@ -20,6 +20,7 @@ import { logKindOf } from "@tidemark/wal/ParallelStartUp"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
+import { missingFile } from "../startUp/startUpReports.ts"
 import type { Fields, Inspection, Problem } from "./Inspection.ts"
 import { recordsOfStream, segmentFields } from "./markerInspection.ts"
 import { listMarkers, markerFieldNames } from "./markerRecords.ts"
@@ -135,10 +136,12 @@ const markedThrough = (vfs: Vfs["Service"], database: string): Effect.Effect<big
     (read) => read !== undefined && Result.isSuccess(read) ? read.success.through : null
   )
 
-const problemsOf = ({ path, problems, refusal }: NativeExamination): ReadonlyArray<Problem> =>
-  refusal === undefined || problems.some(({ severity }) => severity === "corrupt")
-    ? problems
+const problemsOf = (found: NativeExamination): ReadonlyArray<Problem> => {
+  const { path, problems, refusal } = found
+  return refusal === undefined || problems.some(({ severity }) => severity === "corrupt")
+    ? [...missingFile(found), ...problems]
     : [{ path, offset: 0, what: refusal.message, severity: "corrupt" }, ...problems]
+}
 
 /** What has become of a commit: `null` of records that are none, or do not count. */
 const noCommit: Fields = { commit: null, pages: null, capsuleBytes: null }

@@ -11,7 +11,7 @@ import type { StartUpCase, StartUpProblem } from "@tidemark/wal/StartUp"
 import type { StartUpRefusal } from "@tidemark/wal/StartUpErrors"
 import type { DatabaseLog } from "../database.ts"
 import { ExitCode } from "../ExitCode.ts"
-import type { Report } from "../Report.ts"
+import { forCommandLine, type Report } from "../Report.ts"
 import { byteSize, count, counted, pairs } from "../Style.ts"
 import { meaningOf, problemLines, tipMeaning } from "./startUpMeaning.ts"
 
@@ -33,9 +33,28 @@ export interface Verified extends Started {
   readonly refusal: StartUpRefusal | undefined
   readonly pageSize: PageSize | undefined
   readonly databasePages: number
+  /** Whether there is a database file, empty or not. */
+  readonly databaseExists: boolean
   readonly problems: ReadonlyArray<StartUpProblem>
   readonly tornTailBytes: number
 }
+
+/**
+ * The problem of a database without its file. Where the log holds every page nothing is lost, yet nobody opens it.
+ *
+ * @category reports
+ * @since 0.1.0
+ */
+export const missingFile = (
+  { databaseExists, path, refusal }: Pick<Verified, "databaseExists" | "path" | "refusal">
+): ReadonlyArray<StartUpProblem> =>
+  databaseExists || refusal !== undefined ? [] : [{
+    path,
+    offset: 0,
+    severity: "corrupt",
+    what:
+      "there is no database file, although its log holds every page: put it back, or make an empty one and recover it"
+  }]
 
 type Lines = ReadonlyArray<readonly [label: string, value: string]>
 
@@ -50,7 +69,16 @@ export const verificationReport = (
   found: Verified,
   own: { readonly json: Readonly<Record<string, unknown>>; readonly lines: Lines }
 ): Report => {
-  const { cases, databasePages, pageSize, path, problems, refusal, tip, tipSource, tornTailBytes } = found
+  const { cases, databasePages, pageSize, path, tip, tipSource, tornTailBytes } = found
+  const refusal = found.refusal === undefined
+    ? undefined
+    : { tag: found.refusal._tag, message: forCommandLine(found.refusal.message) }
+  const problems = [...missingFile(found), ...found.problems].map(({ offset, path, severity, what }) => ({
+    path,
+    offset,
+    severity,
+    what: forCommandLine(what)
+  }))
   const ok = refusal === undefined && problems.length === 0
   return {
     exitCode: ok ? ExitCode.fine : ExitCode.problem,
@@ -62,7 +90,7 @@ export const verificationReport = (
       ok,
       tip,
       tipSource,
-      refusal: refusal === undefined ? null : { tag: refusal._tag, message: refusal.message },
+      refusal: refusal ?? null,
       pageSize: pageSize ?? null,
       databasePages,
       ...own.json,
