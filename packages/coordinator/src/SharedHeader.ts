@@ -267,7 +267,9 @@ export const layerMemory = (options: MemoryHeaderOptions): Layer.Layer<SharedHea
     SharedHeader,
     Effect.suspend(() => {
       const contents = SharedHeaderFormat.freshHeader(options)
-      const place = makeMemoryPlace(SharedHeaderFormat.sharedHeaderPath(options.database ?? "memory"), contents)
+      // The name is for messages: without a database it is no path.
+      const name = options.database === undefined ? "memory" : SharedHeaderFormat.sharedHeaderPath(options.database)
+      const place = makeMemoryPlace(name, contents)
       return makeSharedHeader(place, { pageSize: contents.pageSize, liveness: undefined })
     })
   )

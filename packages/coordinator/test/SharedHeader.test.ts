@@ -794,6 +794,16 @@ describe("SharedHeader", () => {
       (context) => Context.get(context, SharedHeader.SharedHeader)
     )
 
+    it.effect("has the path of no file in its messages when it is told no database", () =>
+      Effect.gen(function*() {
+        const header = Context.get(
+          yield* Layer.build(SharedHeader.layerMemory({ pageSize })),
+          SharedHeader.SharedHeader
+        )
+        assert.strictEqual(header.path, "memory")
+        assert.strictEqual(busyReason(yield* answerAfterWaiting(header)), "nobody has published in memory yet")
+      }))
+
     it.effect("publishes and reads without a file; the owner word is the right to publish", () =>
       Effect.gen(function*() {
         const header = yield* build
