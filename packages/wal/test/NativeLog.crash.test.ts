@@ -8,15 +8,15 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { PageSize } from "@tidemark/core/Scalars"
-import { MemoryDisk } from "@tidemark/platform/MemoryDisk"
+import { MemoryDisk, type TraceEvent } from "@tidemark/platform/MemoryDisk"
 import * as Effect from "effect/Effect"
 import * as References from "effect/References"
 import { markerSegmentPath } from "../src/MarkerFormat.ts"
 import type { CheckpointMode } from "../src/SqliteWal.ts"
 import type { Ledger } from "./support/ledger.ts"
-import { burst, capsulesOf, commits, openByHand } from "./support/nativeLog.ts"
+import { burst, capsulesOf, commit, commits, openByHand } from "./support/nativeLog.ts"
 import { record, recoverAnyhow, type Tally, type Workload } from "./support/nativeRuns.ts"
-import { acknowledgedIn, continued, type Recovered, sqliteDifference } from "./support/parallelRuns.ts"
+import { acknowledgedIn, continued, type Recovered, settle, sqliteDifference } from "./support/parallelRuns.ts"
 import { memoryPath, prepareDisk } from "./support/sqliteWal.ts"
 
 /** TIDEMARK_CRASH_STATES=n visits n times as many random states after each step. */
@@ -93,6 +93,57 @@ describe("NativeLog, power losses", () => {
         report(`seed ${workload.seed}`, { steps: trace.steps.length, states, ahead, ...tally })
         assert.isTrue(states > 200, `${states} states`)
         assert.isTrue(ahead > 0, "some markers are there before anybody hears of them")
+      }).pipe(quiet),
+    timeout
+  )
+
+  it.effect(
+    "CO-10 RC-16 RC-21 PG-06 capsules in the files of others, checkpoints in the background, readers, three lengths",
+    () =>
+      Effect.gen(function*() {
+        let states = 0
+        let renames = 0
+        for (const [seed, autoCheckpointFrames] of [[21, 2], [22, 4], [23, 7]] as const) {
+          const isOfCapsule = ({ kind, path }: TraceEvent) => kind === "rename" && path.includes("/capsules/")
+          const workload: Workload = { seed, pageSize: smallPages, rounds: 0, writers: 0, checkpoints: [] }
+          const { ledger, trace } = yield* record(
+            unreliable(seed),
+            { ...workload, options: { autoCheckpointFrames } },
+            (ledger, opened) =>
+              Effect.gen(function*() {
+                yield* commit(ledger, opened, { pages: [2, 3, 4, 5, 6], databasePages: 6 })
+                for (let n = 0; n < 4; n++) {
+                  const reader = opened.log.openReader()
+                  yield* Effect.forEach(
+                    [[2], [3], n === 2 ? [4, 5] : [4]],
+                    (pages) => commit(ledger, opened, { pages, databasePages: 6 }),
+                    { concurrency: "unbounded" }
+                  )
+                  reader.release()
+                  yield* commit(ledger, opened, { pages: [5], databasePages: 6 })
+                  yield* settle
+                }
+              })
+          )
+          const first = trace.steps.findIndex(isOfCapsule)
+          renames += trace.steps.filter(isOfCapsule).length
+          for (
+            const { disk, label, marks } of trace.crashStates({
+              seed,
+              perStep: thoroughness,
+              exhaustiveUpTo: 2,
+              steps: (step) => step > first
+            })
+          ) {
+            states++
+            const found = yield* recoverAnyhow(disk, ledger, `seed ${seed}, ${label}`)
+            assert.isTrue(found.visible >= acknowledgedIn(marks), `seed ${seed}, ${label}`)
+            assert.isAtMost(capsulesOf(disk).length, Number(found.visible), label)
+          }
+        }
+        report("recycled", { states, renames })
+        assert.isTrue(renames >= 12, `${renames} files served again`)
+        assert.isTrue(states > 400, `${states} states`)
       }).pipe(quiet),
     timeout
   )
