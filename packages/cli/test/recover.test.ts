@@ -39,6 +39,21 @@ describe("recover", () => {
       assert.deepStrictEqual(readWithSqlite(path), { rows: commits - 1, integrity: "ok" })
     }))
 
+  it.effect("does not call a database whole whose file has lost pages that no log holds", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporaryDirectory
+      const { path } = makeDatabase(directory, "a")
+      assert.deepInclude(documentOf(yield* tidemark("recover", path, "--json")), { problems: [] })
+      truncateSync(path, 4096)
+      const ended = yield* tidemark("recover", path, "--json")
+      assert.strictEqual(ended.code, 1, ended.stderr)
+      const what = "1 of 2 pages, page 2 first, are in no file"
+      assert.deepStrictEqual(documentOf(ended)["problems"], [{ path, offset: 4096, what, severity: "corrupt" }])
+      const text = yield* tidemark("recover", path)
+      assert.strictEqual(text.code, 1, text.stderr)
+      assert.match(text.stdout, /recovered, but not whole\n[^]*corrupt in .* at byte 4,096: 1 of 2 pages/)
+    }))
+
   it.effect("refuses, having changed nothing, what cannot be opened safely, and goes on with --accept-loss", () =>
     Effect.gen(function*() {
       const directory = yield* temporaryDirectory

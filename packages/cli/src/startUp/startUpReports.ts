@@ -20,6 +20,7 @@ interface Started {
   readonly case: StartUpCase
   readonly cases: ReadonlyArray<StartUpCase>
   readonly tip: CommitSeq
+  readonly problems: ReadonlyArray<StartUpProblem>
 }
 
 /**
@@ -35,7 +36,6 @@ export interface Verified extends Started {
   readonly databasePages: number
   /** Whether there is a database file, empty or not. */
   readonly databaseExists: boolean
-  readonly problems: ReadonlyArray<StartUpProblem>
   readonly tornTailBytes: number
 }
 
@@ -139,12 +139,15 @@ export interface Recovered {
  */
 export const recoveryReport = (log: DatabaseLog, startUp: Started, recovered: Recovered): Report => {
   const { cases, path, tip } = startUp
+  // What is wrong with the file itself no log makes good: pages that are nowhere.
+  const problems = startUp.problems.filter((problem) => problem.severity === "corrupt" && problem.path === path)
+  const ok = problems.length === 0
   const { commits, droppedBytes, json = {}, lines = [], pagesApplied } = recovered
   return {
-    exitCode: ExitCode.fine,
-    json: { path, log, case: startUp.case, cases, tip, commits, pagesApplied, droppedBytes, ...json },
+    exitCode: ok ? ExitCode.fine : ExitCode.problem,
+    json: { path, log, case: startUp.case, cases, tip, commits, pagesApplied, droppedBytes, problems, ...json },
     text: (style) =>
-      `${style.strong(path)}: ${style.good("recovered")}\n\n${
+      `${style.strong(path)}: ${ok ? style.good("recovered") : style.bad("recovered, but not whole")}\n\n${
         pairs([
           ["case", cases.join(", ")],
           ["tip", count(tip)],
@@ -153,7 +156,7 @@ export const recoveryReport = (log: DatabaseLog, startUp: Started, recovered: Re
           ["dropped", byteSize(droppedBytes)],
           ...lines
         ], style)
-      }`
+      }${problemLines(problems, style)}`
   }
 }
 
