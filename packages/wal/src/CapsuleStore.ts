@@ -295,6 +295,8 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
   /** By path, in the order in which they were put. */
   const kept = new Map<string, KeptFile>()
   const spares = new SpareFiles(maxSpareBytes)
+  /** Of the files that were put here, by path, until they are given up. What is another's is looked up. */
+  const lengths = new Map<string, number>()
   const turns = new Map<string, Turn>()
   const putPermits = Semaphore.makeUnsafe(maxConcurrentPuts)
   let hasDirectory = false
@@ -456,7 +458,9 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
       path,
       putPermits.withPermit(
         Effect.uninterruptible(
-          Effect.suspend(() => failure === undefined ? write(path, bytes) : Effect.fail(failure))
+          Effect.suspend(() => failure === undefined ? write(path, bytes) : Effect.fail(failure)).pipe(
+            Effect.tap(() => Effect.sync(() => lengths.set(path, bytes.length)))
+          )
         )
       )
     )
@@ -531,22 +535,33 @@ export const makeCapsuleStore = Effect.fnUntraced(function*(
       path,
       Effect.uninterruptible(Effect.suspend(() => {
         spares.forget(path)
+        lengths.delete(path)
         return Effect.andThen(closeKeptOf(path), removeFile(path))
       }))
     )
   }
 
+  const takeLength = (path: string): number | undefined => {
+    const length = lengths.get(path)
+    lengths.delete(path)
+    return length
+  }
+
   const recycle: CapsuleStore["Service"]["recycle"] = (id, bytes) => {
     const path = capsulePath(database, id)
+    // Who has put it may have said something else of it to the log: what is written over it must end where it ends.
+    const length = Effect.suspend(() => {
+      const known = takeLength(path)
+      return known === undefined ? Effect.map(vfs.identify(path), (found) => found?.size) : Effect.succeed(known)
+    })
     return inTurn(
       path,
       Effect.uninterruptible(
         Effect.suspend(() => closeKeptOf(path)).pipe(
-          Effect.andThen(vfs.identify(path)),
-          // Who has put it may have said something else of it to the log: what is written over it must end where it ends.
+          Effect.andThen(length),
           Effect.flatMap((found) =>
             // A store that is closed, or has failed, writes no other capsule.
-            !isClosed && failure === undefined && found?.size === bytes && spares.add(path, bytes)
+            !isClosed && failure === undefined && found === bytes && spares.add(path, bytes)
               ? Effect.void
               : removeFile(path)
           )

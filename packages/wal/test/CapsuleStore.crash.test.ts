@@ -310,7 +310,9 @@ describe("CapsuleStore, crashing", () => {
       yield* on(disk, (vfs) =>
         Effect.gen(function*() {
           const store = yield* storeOn(vfs)
-          yield* Effect.forEach([one, three], store.put)
+          // By another store, and by this one.
+          yield* Effect.flatMap(storeOn(vfs), (other) => other.put(one))
+          yield* store.put(three)
           yield* Effect.forEach([one, three], ({ id }) => store.recycle(id, two.bytes.length))
           assert.deepStrictEqual(disk.files, [database])
           yield* store.put(two)
