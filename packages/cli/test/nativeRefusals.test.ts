@@ -39,7 +39,7 @@ describe("a database with a native log that cannot be opened safely", () => {
       assert.deepInclude(objectsIn(damaged, "problems")[0], { path: third, severity: "corrupt" })
       assert.deepInclude(damaged, { tip: "5", commits: 2 })
       rmSync(third)
-      yield* assertRefused(directory, path, "RC-15", "CapsuleLost", /it is missing, expected there/)
+      yield* assertRefused(directory, path, "RC-15", "CapsuleLost", /it is not there \(capsule /)
       assertFailed(
         yield* unchanged(directory, "recover", path, "--accept-loss", "--json"),
         "CapsuleLost",

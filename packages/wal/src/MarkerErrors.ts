@@ -44,6 +44,8 @@ export class MarkersDamaged
     const behind = damage.recordsBehind === 0 ? "no good record" : `${damage.recordsBehind} good records`
     const origin = damage.couldBeTorn ? "; a power loss during the last batch could have left it like this" : ""
     return `${damage.path} is damaged (${damage.issue.message}), with ${behind} behind it${origin}; nothing was changed: ` +
-      `restore the file from a copy, or open it with acceptLoss to keep what ends with sequence ${last ?? "none"}`
+      `restore the file from a copy, or open it with acceptLoss to keep ${
+        last === undefined ? "no marker of it" : `what ends with sequence ${last}`
+      }`
   }
 }

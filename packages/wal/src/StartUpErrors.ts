@@ -41,7 +41,7 @@ export class NotWalMode extends TidemarkError("NotWalMode", { isRetryable: false
 }> {
   override get message() {
     return `${this.path} is not in WAL mode (bytes 18 and 19 are ${this.writeVersion} and ${this.readVersion}, not 2); ` +
-      "its data is untouched: ask for the conversion, or run PRAGMA journal_mode=WAL on it"
+      "its data is untouched: run PRAGMA journal_mode=WAL on it"
   }
 }
 
@@ -442,13 +442,13 @@ export class CapsuleLost extends TidemarkError("CapsuleLost", { isRetryable: fal
   readonly lostThrough: CommitSeq
 }> {
   override get message() {
-    return `${this.path} holds the pages of commit ${this.seq}, which was acknowledged, but ${
-      this.loss === "missing" ? "it" : "what is in it"
-    } is ${this.found}, expected ${this.expected} (capsule ${
+    const wrong = this.loss === "missing"
+      ? "it is not there"
+      : `its contents are damaged: ${this.found}, expected ${this.expected}`
+    return `${this.path} holds the pages of commit ${this.seq}, which was acknowledged, but ${wrong} (capsule ${
       objectIdToHex(this.capsule)
-    }); nothing was changed: restore ` +
-      `the file, for without it the commits through ${this.lostThrough} cannot be told from that one on, and only those ` +
-      `through ${this.keptThrough} are whole`
+    }); nothing was changed: restore the file under this name, for without it the ` +
+      `commits through ${this.lostThrough} cannot be told from that one on, and only those through ${this.keptThrough} are whole`
   }
 }
 
