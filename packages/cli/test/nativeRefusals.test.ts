@@ -43,7 +43,7 @@ describe("a database with a native log that cannot be opened safely", () => {
       assertFailed(
         yield* unchanged(directory, "recover", path, "--accept-loss", "--json"),
         "CapsuleLost",
-        /it is missing/
+        /it is not there/
       )
       copyFileSync(`${directory}/kept`, third)
       assert.deepInclude(yield* recovered(path), { case: "RC-06", commits })
