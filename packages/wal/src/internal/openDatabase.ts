@@ -142,7 +142,7 @@ const readShortFile = Effect.fnUntraced(function*(
 
 const maxPageBytes = 65_536
 
-/** Whether the database is still to be made: the file is empty, or a power loss came while it was made. */
+/** Whether the database is still to be made: the file is empty, or what wrote its first page was cut short. */
 export const holdsNoDatabase = Effect.fnUntraced(function*(
   databaseFile: VfsFile,
   { commits, databaseFileBytes }: Pick<DatabaseExamination, "commits" | "databaseFileBytes">
@@ -152,7 +152,8 @@ export const holdsNoDatabase = Effect.fnUntraced(function*(
   if (bytes === undefined) return false
   return bytes.length === 0 || pageSizes.some((size) => {
     const page1 = DatabaseHeaderFormat.emptyDatabasePage1(PageSize.make(size))
-    return isPartOf(bytes, page1) && bytes.some((byte, at) => byte !== page1[at])
+    const isCutShort = bytes.length < page1.length || bytes.some((byte, at) => byte !== page1[at])
+    return isPartOf(bytes, page1) && isCutShort
   })
 })
 
