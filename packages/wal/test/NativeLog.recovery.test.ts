@@ -6,6 +6,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Logger from "effect/Logger"
 import * as References from "effect/References"
 import * as Stream from "effect/Stream"
 import * as CheckpointMarkFormat from "../src/CheckpointMarkFormat.ts"
@@ -217,6 +218,21 @@ describe("NativeLog with damaged markers", () => {
       trace.stop()
       assert.deepStrictEqual(contentsOf(disk), before)
     }).pipe(quiet))
+
+  it.effect("RC-26 says that it is open for reading only when it is opened, and nothing more when it is closed", () =>
+    Effect.gen(function*() {
+      const { disk } = yield* damaged
+      const said: Array<readonly [level: string, message: string]> = []
+      const listener = Logger.make(({ logLevel, message }) => {
+        said.push([logLevel, String(message)])
+      })
+      yield* Effect.gen(function*() {
+        const opened = yield* openByHand(disk)
+        yield* opened.close
+      }).pipe(Effect.scoped, Effect.provide(Logger.layer([listener])))
+      assert.deepStrictEqual(said.map(([level]) => level), ["Warn"])
+      assert.match(said[0]?.[1] ?? "", /open for reading only: .* is damaged/)
+    }))
 
   it.effect("RC-26 with the loss accepted it goes on above everything that had a sequence", () =>
     Effect.gen(function*() {

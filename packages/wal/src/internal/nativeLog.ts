@@ -10,6 +10,7 @@ import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
+import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
 import { capsulePath, maxCapsulePages } from "../CapsuleFormat.ts"
 import { type CapsuleStore, makeCapsuleStore } from "../CapsuleStore.ts"
@@ -63,13 +64,18 @@ export const makeNativeLog = Effect.fnUntraced(function*(
     clock,
     context
   })
-  const engine = yield* GroupCommit.make(files === undefined ? closedSink(database) : sinkOf(database, files, state), {
+  const make = GroupCommit.make(files === undefined ? closedSink(database) : sinkOf(database, files, state), {
     ...options.groupCommit,
     maxBatchBytes: options.groupCommit?.maxBatchBytes ?? defaults.maxBatchBytes,
     maxRecordBytes: markerBytes
   })
+  // That it ends poisoned is no news where it has begun so.
+  const engine = yield* damage === undefined ? make : Effect.provideService(make, References.MinimumLogLevel, "None")
   state.engine = engine
-  if (damage !== undefined) engine.poison(Cause.fail(damage))
+  if (damage !== undefined) {
+    engine.poison(Cause.fail(damage))
+    yield* Effect.logWarning(`${database} is open for reading only: ${damage.message}`)
+  }
   const recovered = {
     base: index.segments.length === 0 ? state.published.commitSeq : examination.base,
     tip: state.published.commitSeq,
