@@ -23,7 +23,7 @@ import {
 } from "./support/database.ts"
 import type { Database } from "./support/database.ts"
 import { test } from "./support/logs.ts"
-import { epoch, normal, rowId, tableId } from "./support/rowIds.ts"
+import { autoincrement, epoch, normal, rowId, tableId } from "./support/rowIds.ts"
 
 const table = tableId(2)
 
@@ -92,6 +92,34 @@ describe("RowIdAllocator.layerOf", () => {
         yield* database.coordinator.setSchemaEpoch(epoch(6))
         assert.strictEqual(yield* ids.next(snapshot.schemaEpoch), 22n)
       }).pipe(Effect.provide(beside(database)))
+    }))
+
+  test.overEveryLog("RID-01 RID-03 RID-07 the ids of rows that are committed go on above the durable ones, one by one", () =>
+    Effect.gen(function*() {
+      const disk = makeDisk()
+      const database = yield* openMemory(disk)
+      yield* grow(database, 3)
+      yield* database.pager.withTransaction((tx) => insert(tx, [rowId(2n), rowId(5n)]))
+      disk.crash("lost")
+      const again = yield* openMemory(disk)
+      yield* Effect.gen(function*() {
+        const { cache, rowIds } = yield* services
+        const of = (number: typeof table) => ({ schemaEpoch: epoch(0), table: number })
+        const rows = yield* again.pager.withTransaction(rowsIn)
+        const max = rows.reduce((largest, row) => row > largest ? row : largest)
+        assert.strictEqual(max, 5n)
+        yield* rowIds.initialize({ ...of(table), ...normal(max) })
+        // What was deleted had the ids up to 40, and `sqlite_sequence` says so.
+        const other = tableId(3)
+        yield* rowIds.initialize({ ...of(other), ...autoincrement(max, 40n) })
+        const ids = yield* Effect.replicateEffect(cache.table(table).next(epoch(0)), 10)
+        assert.deepStrictEqual(ids, [6n, 7n, 8n, 9n, 10n, 11n, 12n, 13n, 14n, 15n].map(rowId))
+        yield* rowIds.reserve({ ...of(other), count: 10 })
+        yield* rowIds.reserve({ ...of(other), count: 20 })
+        assert.strictEqual((yield* rowIds.state(of(other))).highWater, rowId(70n))
+        yield* again.pager.withTransaction((tx) => insert(tx, ids))
+        assert.deepStrictEqual(yield* again.pager.withTransaction(rowsIn), [...rows, ...ids])
+      }).pipe(Effect.provide(beside(again)))
     }))
 
   it.effect("RID-11 the native coordinator is followed too", () =>

@@ -46,13 +46,15 @@ describe("toCodec", () => {
 
   it.effect("holds values to the target schema, in both directions", () =>
     Effect.gen(function*() {
-      yield* Effect.flip(Schema.decodeEffect(GaugeFromBytes)(Uint8Array.of(0x7e, 10)))
-      yield* Effect.flip(Schema.encodeEffect(GaugeFromBytes)({ level: 0 }))
+      const tooHigh = yield* Effect.flip(Schema.decodeEffect(GaugeFromBytes)(Uint8Array.of(0x7e, 10)))
+      const tooLow = yield* Effect.flip(Schema.encodeEffect(GaugeFromBytes)({ level: 0 }))
+      assert.deepStrictEqual([tooHigh._tag, tooLow._tag], ["SchemaError", "SchemaError"])
     }))
 
   it.effect("refuses what is not bytes", () =>
     Effect.gen(function*() {
-      yield* Effect.flip(Schema.decodeUnknownEffect(GaugeFromBytes)([0x7e, 5]))
+      const error = yield* Effect.flip(Schema.decodeUnknownEffect(GaugeFromBytes)([0x7e, 5]))
+      assert.strictEqual(error._tag, "SchemaError")
     }))
 
   it("agrees with the plain functions on any bytes", () => {

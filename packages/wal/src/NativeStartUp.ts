@@ -22,13 +22,12 @@
  *
  * @since 0.1.0
  */
-import type { CommitSeq, ObjectId, PageSize, TxnToken } from "@tidemark/core/Scalars"
+import type { CommitSeq, ObjectId, TxnToken } from "@tidemark/core/Scalars"
 import { objectIdToHex } from "@tidemark/core/Scalars"
 import type { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Effect from "effect/Effect"
 import type { CheckpointMark } from "./CheckpointMarkFormat.ts"
-import type * as DatabaseHeaderFormat from "./DatabaseHeaderFormat.ts"
 import { missingPages } from "./internal/missingPages.ts"
 import { makeNativePlan } from "./internal/nativePlan.ts"
 import { decideNativeRows, isReadOnly, listNativeProblems } from "./internal/nativeRows.ts"
@@ -36,8 +35,7 @@ import { readLeftOver, replayCapsules } from "./internal/startUpCapsules.ts"
 import { type FoundFiles, pagesOfFile, readFiles } from "./internal/startUpFiles.ts"
 import type { MarkersDamaged } from "./MarkerErrors.ts"
 import type { MarkerScan } from "./MarkerStore.ts"
-import type { StartUpCase, StartUpProblem, TipSource } from "./StartUp.ts"
-import type { StartUpRefusal } from "./StartUpErrors.ts"
+import type { StartUpExamination, StartUpProblem, TipSource } from "./StartUp.ts"
 
 /**
  * A capsule whose commit counts and is not in the database file.
@@ -92,31 +90,12 @@ export interface NativeStartUpOptions {
 }
 
 /**
- * What {@link examineNative} found.
+ * What {@link examineNative} found. The row RC-06 stands for a native log as for a parallel one: it is whole.
  *
  * @category models
  * @since 0.1.0
  */
-export interface NativeExamination {
-  readonly path: string
-  /** The row that decides: the first of {@link NativeExamination.cases}. */
-  readonly case: StartUpCase
-  /** Every row that applies, most severe first. RC-06 stands for a native log as for a parallel one: it is whole. */
-  readonly cases: ReadonlyArray<StartUpCase>
-  /** Why the database must not be opened; `undefined` when it may be. */
-  readonly refusal: StartUpRefusal | undefined
-
-  /** Whether there is a database file, empty or not. */
-  readonly databaseExists: boolean
-  /** 0 when there is none. */
-  readonly databaseFileBytes: number
-  /** The header of the database *file* (page 1 may be newer in a capsule); `undefined` when it is empty or unreadable. */
-  readonly databaseHeader: DatabaseHeaderFormat.DatabaseHeader | undefined
-  /** Of the database, else of the first live capsule. */
-  readonly pageSize: PageSize | undefined
-  /** Pages of the database after the last live capsule. */
-  readonly databasePages: number
-
+export interface NativeExamination extends StartUpExamination {
   /** `undefined` when there is none, or when it does not check. */
   readonly mark: CheckpointMark | undefined
   /** `undefined` when there is no marker segment. */

@@ -17,13 +17,12 @@
  *
  * @since 0.1.0
  */
-import type { CommitSeq, PageSize, WalEpoch } from "@tidemark/core/Scalars"
+import type { CommitSeq, WalEpoch } from "@tidemark/core/Scalars"
 import type { Vfs } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Effect from "effect/Effect"
 import type { CertificateScan } from "./CertificateFormat.ts"
 import type { CheckpointMark } from "./CheckpointMarkFormat.ts"
-import type * as DatabaseHeaderFormat from "./DatabaseHeaderFormat.ts"
 import { missingPages } from "./internal/missingPages.ts"
 import { makePlan } from "./internal/parallelPlan.ts"
 import { decideRows, isAccepted, listProblems } from "./internal/parallelRows.ts"
@@ -37,8 +36,7 @@ import {
   saysTidemarkLog
 } from "./internal/startUpFiles.ts"
 import { readUncertified, replayCertified, replayTrusted } from "./internal/startUpSegments.ts"
-import type { StartUpCase, StartUpProblem, TipSource } from "./StartUp.ts"
-import type { StartUpRefusal } from "./StartUpErrors.ts"
+import type { StartUpExamination, StartUpProblem, TipSource } from "./StartUp.ts"
 
 /**
  * A segment whose commits count and are not in the database file.
@@ -117,26 +115,7 @@ export interface ParallelStartUpOptions {
  * @category models
  * @since 0.1.0
  */
-export interface ParallelExamination {
-  readonly path: string
-  /** The row that decides: the first of {@link ParallelExamination.cases}. */
-  readonly case: StartUpCase
-  /** Every row that applies, most severe first. */
-  readonly cases: ReadonlyArray<StartUpCase>
-  /** Why the database must not be opened; `undefined` when it may be. */
-  readonly refusal: StartUpRefusal | undefined
-
-  /** Whether there is a database file, empty or not. */
-  readonly databaseExists: boolean
-  /** 0 when there is none. */
-  readonly databaseFileBytes: number
-  /** The header of the database *file* (page 1 may be newer in a segment); `undefined` when it is empty or unreadable. */
-  readonly databaseHeader: DatabaseHeaderFormat.DatabaseHeader | undefined
-  /** Of the database, else of the images in the segments. */
-  readonly pageSize: PageSize | undefined
-  /** Pages of the database after the last segment that is replayed. */
-  readonly databasePages: number
-
+export interface ParallelExamination extends StartUpExamination {
   /** `undefined` when there is none, or when it does not check. */
   readonly mark: CheckpointMark | undefined
   /** `undefined` when there is no certificate log. */

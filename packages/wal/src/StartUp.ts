@@ -115,31 +115,38 @@ export interface StartUpProblem {
 }
 
 /**
- * What {@link examineDatabase} found.
+ * What a look at a database finds, whichever log it is to be opened with.
  *
  * @category models
  * @since 0.1.0
  */
-export interface DatabaseExamination {
+export interface StartUpExamination {
   readonly path: string
-  /** The row that decides: the first of {@link DatabaseExamination.cases}. */
+  /** The row that decides: the first of {@link StartUpExamination.cases}. */
   readonly case: StartUpCase
   /** Every row that applies, most severe first. */
   readonly cases: ReadonlyArray<StartUpCase>
   /** Why the database must not be opened; `undefined` when it may be. */
   readonly refusal: StartUpRefusal | undefined
-
   /** Whether there is a database file, empty or not. */
   readonly databaseExists: boolean
   /** 0 when there is none. */
   readonly databaseFileBytes: number
-  /** The header of the database *file* (page 1 may be newer in the WAL); `undefined` when it is empty or unreadable. */
+  /** The header of the database *file* (page 1 may be newer in the log); `undefined` when it is empty or unreadable. */
   readonly databaseHeader: DatabaseHeaderFormat.DatabaseHeader | undefined
-  /** Of the database, else of the WAL. */
+  /** Of the database, else of its log. */
   readonly pageSize: PageSize | undefined
-  /** Pages of the database after the last commit. */
+  /** Pages of the database after the last commit that is kept. */
   readonly databasePages: number
+}
 
+/**
+ * What {@link examineDatabase} found.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DatabaseExamination extends StartUpExamination {
   /** The size of the `-wal`; `undefined` when there is none. */
   readonly walFileBytes: number | undefined
   /** `undefined` when the WAL counts as absent (RC-01, RC-04). */

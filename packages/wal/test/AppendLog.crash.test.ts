@@ -278,6 +278,7 @@ describe("AppendLog, power losses", () => {
         options: { segmentBytes: 2000, maxBatchBytes: 1000 }
       }
       const { ledger, trace } = yield* record(workload)
+      assert.isAbove(trace.steps.length, 30)
       for (let step = 0; step <= trace.steps.length; step++) {
         const { marks } = trace.crashAfter(step, "kept")
         const label = `killed after step ${step}`

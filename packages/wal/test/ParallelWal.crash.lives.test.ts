@@ -12,25 +12,12 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as References from "effect/References"
 import { Ledger } from "./support/ledger.ts"
+import { seeded, thoroughness } from "./support/lives.ts"
 import { checkVisible, continued, sqliteDifference, work } from "./support/parallelRuns.ts"
 import { openByHand } from "./support/parallelWal.ts"
 import { memoryPath, openMemory, prepareDisk } from "./support/sqliteWal.ts"
 
 const pageSize = PageSize.make(512)
-
-/** TIDEMARK_CRASH_STATES=n lives n times as many lives. */
-const thoroughness = Number(process.env["TIDEMARK_CRASH_STATES"] ?? "1")
-
-/** Mulberry32: a number below `bound` each time. */
-const seeded = (seed: number) => {
-  let state = seed
-  return (bound: number): number => {
-    state = (state + 0x6d2b79f5) | 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) % bound
-  }
-}
 
 const places = [
   /-wal-seg-/,

@@ -11,7 +11,7 @@ import type * as NativeLog from "../../src/NativeLog.ts"
 import type { CheckpointMode } from "../../src/SqliteWal.ts"
 import { Ledger } from "./ledger.ts"
 import { commit, openByHand, type OpenedNative, type Options } from "./nativeLog.ts"
-import { type Acknowledged, checkVisible, contentsOf, type Recovered, settle } from "./parallelRuns.ts"
+import { type Acknowledged, checkVisible, contentsOf, type Recovered, recoveriesBy, settle } from "./parallelRuns.ts"
 import { memoryPath } from "./sqliteWal.ts"
 
 /** What the checkpoint mark on a disk says. */
@@ -25,26 +25,13 @@ export const markOn = (disk: MemoryDisk): Pick<
   return { kind, through, databasePages }
 }
 
-/** Opens the disk as the next process, compares with the ledger, and leaves without closing anything in order. */
-export const recover = (
-  disk: MemoryDisk,
-  ledger: Ledger,
-  label: string,
-  options: Options = {}
-): Effect.Effect<Recovered> =>
-  Effect.scoped(Effect.gen(function*() {
-    const opened = yield* openByHand(disk, { create: { pageSize: ledger.pageSize }, ...options })
-    return checkVisible(opened, ledger, label)
-  })).pipe(Effect.catchCause((cause) => Effect.die(new Error(`${label}: ${Cause.pretty(cause)}`))))
+const recoveries = recoveriesBy<Options>(openByHand)
 
-/** Whatever a power loss takes, the last commit that was acknowledged is there. */
-export const nothingIsLost = (disk: MemoryDisk, ledger: Ledger, label: string): Effect.Effect<void> =>
-  Effect.gen(function*() {
-    for (const choice of ["lost", "kept", 1, 2, 3] as const) {
-      const found = yield* recover(disk.afterCrash(choice), ledger, `${label}, ${choice}`)
-      assert.isTrue(found.visible >= ledger.acknowledged, `${label}, ${choice}: ${found.visible}`)
-    }
-  })
+/** `recoveriesBy`, of the native log. */
+export const recover = (disk: MemoryDisk, ledger: Ledger, label: string, options: Options = {}) =>
+  recoveries.recover(disk, ledger, label, options)
+export const nothingIsLost = (disk: MemoryDisk, ledger: Ledger, label: string) =>
+  recoveries.nothingIsLost(disk, ledger, label, {})
 
 export interface Workload {
   readonly seed: number

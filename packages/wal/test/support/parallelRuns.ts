@@ -127,26 +127,46 @@ export const checkVisible = (
   }
 }
 
-/** Opens the disk as the next process, compares with the ledger, and leaves without closing anything in order. */
-export const recover = (
-  disk: MemoryDisk,
-  ledger: Ledger,
-  label: string,
-  options: Options = {}
-): Effect.Effect<Recovered> =>
-  Effect.scoped(Effect.gen(function*() {
-    const opened = yield* openByHand(disk, { create: { pageSize: ledger.pageSize }, ...options })
-    return checkVisible(opened, ledger, label)
-  })).pipe(Effect.catchCause((cause) => Effect.die(new Error(`${label}: ${Cause.pretty(cause)}`))))
+/** How the processes after a crash look at what it has left, by a log's way of opening a database. */
+export const recoveriesBy = <Options>(
+  open: (
+    disk: MemoryDisk,
+    options: Options & { readonly create: { readonly pageSize: PageSize } }
+  ) => Effect.Effect<Parameters<typeof checkVisible>[0], unknown, Scope.Scope>
+) => {
+  /** Opens the disk as the next process, compares with the ledger, and leaves without closing anything in order. */
+  const recover = (
+    disk: MemoryDisk,
+    ledger: Ledger,
+    label: string,
+    options: Options
+  ): Effect.Effect<Recovered> =>
+    Effect.scoped(
+      Effect.map(
+        open(disk, { create: { pageSize: ledger.pageSize }, ...options }),
+        (opened) => checkVisible(opened, ledger, label)
+      )
+    ).pipe(Effect.catchCause((cause) => Effect.die(new Error(`${label}: ${Cause.pretty(cause)}`))))
 
-/** Whatever a power loss takes, the last commit that was acknowledged is there. */
-export const nothingIsLost = (disk: MemoryDisk, ledger: Ledger, label: string): Effect.Effect<void> =>
-  Effect.gen(function*() {
-    for (const choice of ["lost", "kept", 1, 2, 3] as const) {
-      const found = yield* recover(disk.afterCrash(choice), ledger, `${label}, ${choice}`)
-      assert.isTrue(found.visible >= ledger.acknowledged, `${label}, ${choice}: ${found.visible}`)
-    }
-  })
+  /** Whatever a power loss takes, the last commit that was acknowledged is there. */
+  const nothingIsLost = (disk: MemoryDisk, ledger: Ledger, label: string, options: Options): Effect.Effect<void> =>
+    Effect.gen(function*() {
+      for (const choice of ["lost", "kept", 1, 2, 3] as const) {
+        const found = yield* recover(disk.afterCrash(choice), ledger, `${label}, ${choice}`, options)
+        assert.isTrue(found.visible >= ledger.acknowledged, `${label}, ${choice}: ${found.visible}`)
+      }
+    })
+
+  return { recover, nothingIsLost }
+}
+
+const recoveries = recoveriesBy<Options>(openByHand)
+
+/** {@link recoveriesBy}, of the parallel log. */
+export const recover = (disk: MemoryDisk, ledger: Ledger, label: string, options: Options = {}) =>
+  recoveries.recover(disk, ledger, label, options)
+export const nothingIsLost = (disk: MemoryDisk, ledger: Ledger, label: string) =>
+  recoveries.nothingIsLost(disk, ledger, label, {})
 
 /** The ledger of a process that begins with what was recovered. */
 export const continued = (ledger: Ledger, { tip, visible }: Recovered): Ledger => {
