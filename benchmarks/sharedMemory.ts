@@ -174,7 +174,6 @@ const wakeTimes = async (region: SharedRegion, way: Way, wakes: number): Promise
       for (let turn = 1; turn <= wakes; turn++) {
         const start = performance.now()
         const answered = once(worker, "message")
-        // oxlint-disable-next-line unicorn/require-post-message-target-origin -- that is for windows, this is a worker
         worker.postMessage(turn)
         await answered
         times.push((performance.now() - start) * 1000)

@@ -72,7 +72,6 @@ describe("transaction ids", () => {
       const answers = yield* Effect.promise(() =>
         Promise.all(workers.map((worker) => {
           const answer = once(worker, "message")
-          // oxlint-disable-next-line unicorn/require-post-message-target-origin -- that is for windows, this is a worker
           worker.postMessage("go")
           return answer
         }))

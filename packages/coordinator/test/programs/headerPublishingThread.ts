@@ -16,6 +16,5 @@ const publish = (windows: number) => {
   for (let i = 0; i < windows; i++) writeWindow(region, stateAt(++commit))
 }
 publish(10_000)
-// oxlint-disable-next-line unicorn/require-post-message-target-origin -- that is for windows, this is a port of a worker
 parentPort?.postMessage("publishing")
 while (true) publish(10_000)

@@ -18,7 +18,6 @@ const clock = await Effect.runPromise(Clock.Clock)
 const counters = buffers.map((buffer, index) => makeCounter(regionOf(`header ${index}`, buffer), clock))
 
 const post = (message: unknown) => {
-  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- that is for windows, this is a port of a worker
   parentPort?.postMessage(message)
 }
 

@@ -8,8 +8,6 @@ const { buffer, count } = workerData as { readonly buffer: SharedArrayBuffer; re
 const region = regionOf("header", buffer)
 parentPort?.once("message", () => {
   const ids = Array.from({ length: count }, () => allocateTxnId(region))
-  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- that is for windows, this is a port of a worker
   parentPort?.postMessage(ids)
 })
-// oxlint-disable-next-line unicorn/require-post-message-target-origin -- as above
 parentPort?.postMessage("ready")

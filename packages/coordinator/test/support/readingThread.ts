@@ -52,7 +52,6 @@ export const startReadingThread = Effect.fnUntraced(function*(
     /** Waits until a commit of the first header was seen that is as large as so many hundreds. */
     seen: (wanted: bigint) => until(() => hundreds >= wanted ? hundreds : undefined),
     stop: Effect.suspend(() => {
-      // oxlint-disable-next-line unicorn/require-post-message-target-origin -- that is for windows, this is a worker
       worker.postMessage("stop")
       return until(() => counted)
     })

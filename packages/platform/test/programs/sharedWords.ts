@@ -46,6 +46,5 @@ if (isMainThread) {
   const { buffer, name, origin, parties, rounds, task } = workerData as SharedTask
   const region = regionOf(name, buffer, origin)
   await (task === "count" ? count(region, rounds, parties) : wake(region))
-  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- that is for windows, this is a port of a worker
   parentPort?.postMessage([region.name, region.medium, region.identity].join(" "))
 }
