@@ -89,6 +89,16 @@ export class CompatCoordinator extends Context.Service<
     readonly commit: (request: CommitRequest) => Effect.Effect<CommitAnswer, CommitError>
 
     /**
+     * What {@link commit} registers, for who waits in an effect of his own: `resume` is called once, with the outcome or
+     * with what is still to be run for it, and perhaps before this returns. What it answers steps back; there is nothing
+     * to step back from once the request was accepted.
+     */
+    readonly submitUnsafe: (
+      request: CommitRequest,
+      resume: (outcome: Effect.Effect<CommitAnswer, CommitError>) => void
+    ) => Effect.Effect<void> | void
+
+    /**
      * Continues from a given state, before the first commit: the next sequence, the commits that the index shall know of,
      * and the offset at which the next one starts (CO-06).
      */
@@ -155,6 +165,7 @@ const make: Effect.Effect<
     beginSerialized: coordinator.beginSerialized,
     awaitConcurrent: coordinator.awaitConcurrent,
     commit: coordinator.commit,
+    submitUnsafe: coordinator.submitUnsafe,
     outcome: coordinator.outcome,
     awaitVisible: coordinator.awaitVisible,
     setSchemaEpoch: coordinator.setSchemaEpoch,

@@ -31,12 +31,20 @@ import type { CommitAnswer, CommitError } from "./CompatCoordinator.ts"
 import { CompatCoordinator } from "./CompatCoordinator.ts"
 import type { SerializedOptions, TransactionHold } from "./Coordination.ts"
 import type { SpillCorrupt } from "./CoordinatorErrors.ts"
-import { Busy, Conflict, SerializationFailure } from "./CoordinatorErrors.ts"
+import { Busy } from "./CoordinatorErrors.ts"
 import * as CoordinatorMetrics from "./CoordinatorMetrics.ts"
 import { nativePageCommits } from "./internal/nativePageCommits.ts"
 import { compatPageCommits, type PageCommits } from "./internal/pageCommits.ts"
 import type { PagerParts } from "./internal/pagerTransaction.ts"
 import { PagerTransaction } from "./internal/pagerTransaction.ts"
+import {
+  type Contention,
+  isConflict,
+  isContention,
+  type Recover,
+  type RunKind,
+  TransactionRun
+} from "./internal/transactionRun.ts"
 import { NativeCoordinator } from "./NativeCoordinator.ts"
 import * as PageCache from "./PageCache.ts"
 import type { PageOutOfRange, WrongPageSize } from "./PagerErrors.ts"
@@ -290,9 +298,13 @@ const make = Effect.fnUntraced(function*(options: PagerOptions, coordinator: Pag
   coordinator.onRestart((versions) => {
     for (const [page, version] of versions) cache.rebase(page, version)
   })
-  const parts: PagerParts = { vfs, coordinator, cache, spillThresholdBytes: options.spillThresholdBytes }
-  const transactionOf = (hold: TransactionHold, { isolation = "snapshot" }: TransactionOptions = {}) =>
-    new PagerTransaction(parts, isolation, hold)
+  const { database, pageSize } = coordinator
+  const place = { database, pageSize, spillThresholdBytes: options.spillThresholdBytes }
+  const parts: PagerParts = { vfs, coordinator, cache, place }
+  const isolationOf = (transactionOptions: TransactionOptions | undefined): Isolation =>
+    transactionOptions?.isolation ?? "snapshot"
+  const transactionOf = (hold: TransactionHold, transactionOptions: TransactionOptions | undefined) =>
+    new PagerTransaction(parts, isolationOf(transactionOptions), hold)
 
   const begin: Pager["Service"]["begin"] = (transactionOptions) =>
     Effect.acquireRelease(
@@ -306,72 +318,81 @@ const make = Effect.fnUntraced(function*(options: PagerOptions, coordinator: Pag
       (transaction) => transaction.rollback
     )
 
-  const withTransaction: Pager["Service"]["withTransaction"] = (use, transactionOptions) => {
-    const attemptOn = (beginHold: () => TransactionHold) =>
-      Effect.suspend(() => {
-        let transaction: PagerTransaction | undefined
-        let committed: CommitAnswer | undefined
-        const used = Effect.suspend(() => {
-          // The transaction begins inside of what releases it, so that nothing can interrupt between the two.
-          const begun = transactionOf(beginHold(), transactionOptions)
-          transaction = begun
-          return Effect.flatMap(use(begun), (value) =>
-            Effect.map(begun.begunCommit(), (answer) => {
-              committed = answer
-              return value
-            }))
-        })
-        return Effect.onExitPrimitive(used, () => transaction?.release(committed))
-      })
-    const isSerialized = transactionOptions?.mode === "serialized"
-    // Of a serialized transaction it is the turn that has not come, within the time that it was to be waited for.
-    const isContention = (error: unknown): error is Contention =>
-      error instanceof Conflict || error instanceof SerializationFailure || (error instanceof Busy && !isSerialized)
-    const attempt = isSerialized
-      ? Effect.scoped(Effect.flatMap(
-        Effect.acquireRelease(
-          coordinator.beginSerialized(transactionOptions),
-          (hold) => Effect.sync(() => hold.end())
-        ),
-        (hold) => attemptOn(() => hold)
-      ))
-      : attemptOn(coordinator.begin)
-    // A snapshot that is taken before the other commit is visible would conflict with it again (PG-02).
-    const settle = (error: Contention) =>
-      Effect.andThen(
-        Effect.logDebug(error.message),
-        error instanceof Busy ? coordinator.awaitConcurrent : coordinator.awaitVisible(error.conflictingSeq)
-      )
-    const again = () => {
+  /** Begins, lets `use` work, and commits. */
+  const run = <A, E, R>(
+    kind: RunKind,
+    use: (transaction: Transaction) => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | CommitError, R> => Effect.suspend(() => new TransactionRun(kind, use).effect)
+
+  const serialized: Pager["Service"]["withTransaction"] = (use, transactionOptions) =>
+    Effect.scoped(Effect.flatMap(
+      Effect.acquireRelease(
+        coordinator.beginSerialized(transactionOptions),
+        (hold) => Effect.sync(() => hold.end())
+      ),
+      (hold) => run({ parts, isolation: isolationOf(transactionOptions), beginHold: () => hold }, use)
+    ))
+
+  /** A snapshot that is taken before the other commit is visible would conflict with it again (PG-02). */
+  const settle = (error: Contention) =>
+    Effect.andThen(
+      Effect.logDebug(error.message),
+      error instanceof Busy ? coordinator.awaitConcurrent : coordinator.awaitVisible(error.conflictingSeq)
+    )
+
+  const again = <A, E, R>(attempt: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.suspend(() => {
       CoordinatorMetrics.retries.updateUnsafe(1, context)
       return attempt
-    }
-    const schedule = transactionOptions?.schedule
-    if (schedule !== undefined) {
-      return Effect.suspend(() => {
-        let isFirst = true
-        const next = Effect.suspend(() => {
-          if (!isFirst) return again()
-          isFirst = false
-          return attempt
-        })
-        const settled = Effect.tapError(next, (error) => isContention(error) ? settle(error) : Effect.void)
-        return Effect.retry(settled, { while: isContention, schedule })
-      })
-    }
-    const orAgain = (once: typeof attempt): typeof attempt =>
-      Effect.catch(
-        once,
-        (error) =>
-          isContention(error)
-            ? Effect.andThen(settle(error), Effect.suspend(() => orAgain(again())))
-            : Effect.fail(error)
-      )
-    return orAgain(attempt)
+    })
+
+  /** After a failure that makes it worth while, `next`. */
+  const orElse = <A, E, R>(
+    once: Effect.Effect<A, E, R>,
+    next: Effect.Effect<A, E, R>,
+    isWorthIt: (error: unknown) => error is Contention
+  ): Effect.Effect<A, E, R> =>
+    Effect.catch(once, (error) => isWorthIt(error) ? Effect.andThen(settle(error), again(next)) : Effect.fail(error))
+
+  const recover: Recover = (once, next) => orElse(once, next, isContention)
+  const beginHold = coordinator.begin
+  const recovering: Record<Isolation, RunKind> = {
+    snapshot: { parts, isolation: "snapshot", beginHold, recover },
+    serializable: { parts, isolation: "serializable", beginHold, recover }
   }
 
-  const { database, pageSize } = coordinator
+  const onSchedule = <A, E, R>(
+    attempt: Effect.Effect<A, E | CommitError, R>,
+    isWorthIt: (error: unknown) => error is Contention,
+    schedule: Schedule.Schedule<unknown, CommitError | E>
+  ): Effect.Effect<A, E | CommitError, R> =>
+    Effect.suspend(() => {
+      let isFirst = true
+      const next = Effect.suspend(() => {
+        if (!isFirst) return again(attempt)
+        isFirst = false
+        return attempt
+      })
+      const settled = Effect.tapError(next, (error) => isWorthIt(error) ? settle(error) : Effect.void)
+      return Effect.retry(settled, { while: isWorthIt, schedule })
+    })
+
+  const withTransaction: Pager["Service"]["withTransaction"] = <A, E, R>(
+    use: (transaction: Transaction) => Effect.Effect<A, E, R>,
+    transactionOptions?: WithTransactionOptions<E>
+  ) => {
+    const schedule = transactionOptions?.schedule
+    if (transactionOptions?.mode === "serialized") {
+      // Its `Busy` is the turn that has not come within the time that it was to be waited for.
+      const attempt = serialized(use, transactionOptions)
+      const atOnce: Effect.Effect<A, E | CommitError, R> = orElse(attempt, Effect.suspend(() => atOnce), isConflict)
+      return schedule === undefined ? atOnce : onSchedule(attempt, isConflict, schedule)
+    }
+    const isolation = isolationOf(transactionOptions)
+    return schedule === undefined
+      ? run(recovering[isolation], use)
+      : onSchedule(run({ parts, isolation, beginHold: coordinator.begin }, use), isContention, schedule)
+  }
+
   return Pager.of({ database, pageSize, begin, beginSerialized, withTransaction })
 })
-
-type Contention = Conflict | SerializationFailure | Busy

@@ -27,6 +27,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { SpillCorrupt } from "./CoordinatorErrors.ts"
+import { PageImages } from "./internal/pageImages.ts"
 import { copyPage, giveBack } from "./internal/pagePool.ts"
 import * as SpillFile from "./SpillFile.ts"
 
@@ -132,27 +133,33 @@ export const spillThreshold = (cacheBytes: number): number =>
   Math.min(512 * mebibyte, Math.max(defaultSpillThresholdBytes, 4 * cacheBytes))
 
 /**
- * Whose pages these are, how large they are, and where they go above `spillThresholdBytes` (default
+ * How large the pages of a database are, and where they go above `spillThresholdBytes` (default
  * {@link defaultSpillThresholdBytes}).
  *
  * @category models
  * @since 0.1.0
  */
-export interface WriteSetOptions {
+export interface WriteSetPlace {
   /** Path of the database file: the spill file lies beside it (section 8 of `formats.md`). */
   readonly database: string
-  readonly token: TxnToken
   readonly pageSize: PageSize
   readonly spillThresholdBytes?: number | undefined
+}
+
+/**
+ * A place, and whose pages these are.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WriteSetOptions extends WriteSetPlace {
+  readonly token: TxnToken
 }
 
 /** Pages that are checksummed and written in one go: the event loop is held up for less than a millisecond. */
 const pagesPerSpill = 256
 
 const absent = Effect.succeed(undefined)
-
-/** What a set has in memory that was closed: nothing is ever put in there. */
-const empty = new Map<PageNumber, Uint8Array>()
 
 /** What a write set needs once it spills; most never do. */
 interface SpillArea {
@@ -165,11 +172,9 @@ interface SpillArea {
 /** A class, because every transaction makes one: what is seldom used is made when it is used. */
 class SpillingWriteSet implements WriteSet {
   readonly token: TxnToken
-  readonly pageSize: PageSize
   private readonly vfs: Vfs["Service"]
-  private readonly database: string
-  private readonly thresholdBytes: number
-  private memory = new Map<PageNumber, Uint8Array>()
+  private readonly place: WriteSetPlace
+  private readonly memory = new PageImages()
   private area: SpillArea | undefined = undefined
   private scratch: Uint8Array | undefined = undefined
   /** What `pagesAscending` answers, until another page comes or goes. */
@@ -178,12 +183,18 @@ class SpillingWriteSet implements WriteSet {
   /** Whether nobody else has ever had the pages in memory for his own. */
   private ownsMemory = true
 
-  constructor(vfs: Vfs["Service"], options: WriteSetOptions) {
+  constructor(vfs: Vfs["Service"], place: WriteSetPlace, token: TxnToken) {
     this.vfs = vfs
-    this.token = options.token
-    this.pageSize = options.pageSize
-    this.database = options.database
-    this.thresholdBytes = options.spillThresholdBytes ?? defaultSpillThresholdBytes
+    this.place = place
+    this.token = token
+  }
+
+  get pageSize(): PageSize {
+    return this.place.pageSize
+  }
+
+  private get isTooLarge(): boolean {
+    return this.memoryBytes > (this.place.spillThresholdBytes ?? defaultSpillThresholdBytes)
   }
 
   get size(): number {
@@ -204,13 +215,13 @@ class SpillingWriteSet implements WriteSet {
 
   put(page: PageNumber, bytes: Uint8Array): Effect.Effect<void, VfsError> {
     this.hold(page, copyPage(bytes))
-    return this.memoryBytes > this.thresholdBytes ? this.spillExcess : Effect.void
+    return this.isTooLarge ? this.spillExcess : Effect.void
   }
 
   adopt(pages: ReadonlyMap<PageNumber, Uint8Array>): Effect.Effect<void, VfsError> {
     this.ownsMemory = false
     for (const [page, bytes] of pages) this.hold(page, bytes)
-    return this.memoryBytes > this.thresholdBytes ? this.spillExcess : Effect.void
+    return this.isTooLarge ? this.spillExcess : Effect.void
   }
 
   get(page: PageNumber): Effect.Effect<Uint8Array | undefined, SpillCorrupt | VfsError> {
@@ -257,10 +268,9 @@ class SpillingWriteSet implements WriteSet {
 
   pagesAscending(): ReadonlyArray<PageNumber> {
     if (this.ascending !== undefined) return this.ascending
-    const pages: Array<PageNumber> = []
-    for (const page of this.memory.keys()) pages.push(page)
-    if (this.area !== undefined) { for (const page of this.area.entries.keys()) pages.push(page) }
-    return this.ascending = pages.length > 1 ? pages.sort((a, b) => a - b) : pages
+    const pages = this.memory.pages()
+    if (this.area === undefined) return this.ascending = pages
+    return this.ascending = [...pages, ...this.area.entries.keys()].sort((a, b) => a - b)
   }
 
   get verify(): Effect.Effect<void, SpillCorrupt | VfsError> {
@@ -278,7 +288,7 @@ class SpillingWriteSet implements WriteSet {
 
   get take(): Effect.Effect<Map<PageNumber, Uint8Array>, SpillCorrupt | VfsError> {
     const takeMemory = () => {
-      const taken = this.memory
+      const taken = this.memory.toMap()
       this.ownsMemory = false
       this.forgetMemory()
       return taken
@@ -315,19 +325,14 @@ class SpillingWriteSet implements WriteSet {
   closeUnsafe(
     receive?: (page: PageNumber, bytes: Uint8Array, isOwn: boolean) => void
   ): Effect.Effect<void> | undefined {
-    const { memory } = this
     // A spill may still be reading what it moves; everybody else is done.
     const isOwn = this.ownsMemory && this.area === undefined
     this.isClosed = true
-    if (this.area === undefined) {
-      this.memory = empty
-      this.ascending = undefined
-    }
-    for (const [page, bytes] of memory) {
-      if (receive !== undefined) receive(page, bytes, isOwn)
-      else if (isOwn) giveBack(bytes)
-    }
-    return this.area === undefined ? undefined : this.clear
+    if (receive !== undefined) this.memory.forEach((page, bytes) => receive(page, bytes, isOwn))
+    else if (isOwn) this.memory.forEach((_page, bytes) => giveBack(bytes))
+    if (this.area !== undefined) return this.clear
+    this.forgetMemory()
+    return undefined
   }
 
   private hold(page: PageNumber, own: Uint8Array): void {
@@ -339,7 +344,7 @@ class SpillingWriteSet implements WriteSet {
   }
 
   private forgetMemory(): void {
-    this.memory = new Map()
+    this.memory.clear()
     this.ascending = undefined
   }
 
@@ -364,7 +369,7 @@ class SpillingWriteSet implements WriteSet {
   }
 
   private get spillExcess(): Effect.Effect<void, VfsError> {
-    return this.exclusively((area) => this.memoryBytes > this.thresholdBytes ? this.moveToFile(area) : Effect.void)
+    return this.exclusively((area) => this.isTooLarge ? this.moveToFile(area) : Effect.void)
   }
 
   /** Moves what is in memory now into the file. What is written or deleted meanwhile stays as it is then. */
@@ -372,7 +377,7 @@ class SpillingWriteSet implements WriteSet {
     return Effect.gen({ self: this }, function*() {
       invariant(!this.isClosed, "a write set is not spilled after its transaction")
       const spill = yield* this.fileOf(area)
-      const pages = Array.from(this.memory)
+      const pages = Array.from(this.memory.toMap())
       for (let first = 0; first < pages.length; first += pagesPerSpill) {
         const chunk = pages.slice(first, first + pagesPerSpill)
         const entries = yield* spill.write(chunk)
@@ -389,7 +394,8 @@ class SpillingWriteSet implements WriteSet {
     if (area.file !== undefined) return Effect.succeed(area.file.spill)
     // What can fail comes before anything that the scope would have to close.
     const scope = Scope.makeUnsafe()
-    return SpillFile.create(this.vfs, { database: this.database, token: this.token, pageSize: this.pageSize }).pipe(
+    const { database, pageSize } = this.place
+    return SpillFile.create(this.vfs, { database, token: this.token, pageSize }).pipe(
       Scope.provide(scope),
       Effect.tap((spill) =>
         Effect.sync(() => {
@@ -423,7 +429,11 @@ const readSpilled = (
  * @since 0.1.0
  */
 export const makeUnsafe = (vfs: Vfs["Service"], options: WriteSetOptions): WriteSet =>
-  new SpillingWriteSet(vfs, options)
+  makeIn(vfs, options, options.token)
+
+/** @internal {@link makeUnsafe}, for many of one place. */
+export const makeIn = (vfs: Vfs["Service"], place: WriteSetPlace, token: TxnToken): WriteSet =>
+  new SpillingWriteSet(vfs, place, token)
 
 /**
  * Makes an empty write set that is closed with the scope.

@@ -5,6 +5,7 @@
 import { invariant, InvariantViolation } from "@tidemark/core/Invariant"
 import type { CommitSeq, PageNumber, TxnId, TxnToken } from "@tidemark/core/Scalars"
 import { SchemaEpoch, toCommitSeq, toPageNumber, toTxnId, TxnEpoch } from "@tidemark/core/Scalars"
+import type { Snapshot } from "@tidemark/core/Snapshot"
 import type { SequencedLog } from "@tidemark/wal/CommitLog"
 import type { LogEnded } from "@tidemark/wal/GroupCommit"
 import { LogClosed } from "@tidemark/wal/LogErrors"
@@ -86,6 +87,8 @@ export abstract class Coordinator<
   private readonly transactions = new SnapshotRegistry()
   private readonly turn = new SerializedTurn()
   private lastAssigned: CommitSeq
+  /** What a reader of the header is answered: nobody else publishes there. All transactions of one moment share it. */
+  private published: Snapshot
   private databasePages: number
   private schemaEpoch: SchemaEpoch = SchemaEpoch.make(0n)
   private readonly txnEpoch: TxnEpoch
@@ -114,17 +117,23 @@ export abstract class Coordinator<
     this.index = ConflictIndex.recovered({ base, tip, pages: pages() })
     if (tip > base) this.resizes.forgetAllBefore(tip, databasePages)
     this.lastAssigned = tip
+    this.published = { high: commitSeq, schemaEpoch: this.schemaEpoch }
     this.databasePages = databasePages
     // A transaction id is never used twice under one generation of the lease.
     this.txnEpoch = TxnEpoch.make(Number(grant.generation & 0xffff_ffffn))
-    log.onPublished(({ commitSeq }) => this.publish(commitSeq))
+    log.onPublished(({ commitSeq }) => {
+      this.index.settle(commitSeq)
+      this.publish(commitSeq)
+    })
   }
 
   /** Makes what is durable what new snapshots see, here and wherever the header is mapped. */
   private publish(commitSeq: CommitSeq): void {
     // The log lives on, and another coordinator may.
     if (this.hasEnded) return
-    this.publisher.publish({ commitSeq, schemaEpoch: this.schemaEpoch, ecsEpoch: 0n })
+    const { schemaEpoch } = this
+    this.published = { high: commitSeq, schemaEpoch }
+    this.publisher.publish({ commitSeq, schemaEpoch, ecsEpoch: 0n })
   }
 
   /** Of the lease under which it appends. */
@@ -165,15 +174,13 @@ export abstract class Coordinator<
 
   private hold(token: TxnToken, onEnd?: (token: TxnToken) => void): TransactionHold {
     const reader = this.log.openReader()
-    if (this.hasEnded) {
-      const snapshot = { high: reader.high, schemaEpoch: this.schemaEpoch }
-      return new Hold(this.transactions, token, snapshot, reader, onEnd)
-    }
-    const seen = this.header.snapshotUnsafe()
-    // Its windows are opened and closed in one step of this thread, and by nobody else.
-    invariant(seen !== undefined, "the publisher's own header is never in the middle of a window")
-    invariant(seen.commitSeq === reader.high, "the header says what the log has published")
-    return new Hold(this.transactions, token, { high: seen.commitSeq, schemaEpoch: seen.schemaEpoch }, reader, onEnd)
+    return new Hold(this.transactions, token, this.snapshotAt(reader.high), reader, onEnd)
+  }
+
+  /** The snapshot that was published last, unless the log has gone on with another coordinator. */
+  private snapshotAt(high: CommitSeq): Snapshot {
+    const { published } = this
+    return published.high === high ? published : { high, schemaEpoch: this.schemaEpoch }
   }
 
   readonly beginSerialized: Coordination["beginSerialized"] = (options) =>
@@ -238,25 +245,31 @@ export abstract class Coordinator<
   // ---------------------------------------------------------------------------------------------------------------
 
   readonly commit = (request: Request): Effect.Effect<Answer, CommitRefusal | Extra> =>
-    Effect.callback<Answer, CommitRefusal | Extra>((resume) => {
-      const earlier = this.findEarlier(request)
-      if (earlier !== undefined) return resume(earlier)
-      if (this.pageCountOf(request) === 0) {
-        const refusal = this.refuseHere(request)
-        return resume(refusal === undefined ? Exit.succeed(this.answerNothing(request)) : Exit.fail(refusal))
-      }
-      const refusal = this.refuse(request, this.pageCountOf(request))
-      if (refusal !== undefined) return resume(Exit.fail(refusal))
-      const { changes } = this.outcomes
-      const verified = this.verify(request)
-      if (verified === undefined) return this.submit(this.submissionOf(request, changes, resume))
-      const submitted = Effect.callback<Answer, CommitRefusal | Extra>((resumeLater) => {
-        const submission = this.submissionOf(request, changes, resumeLater)
-        submission.isStale = true
-        return this.submit(submission)
-      })
-      return resume(Effect.andThen(verified, submitted))
+    Effect.callback<Answer, CommitRefusal | Extra>((resume) => this.submitUnsafe(request, resume))
+
+  readonly submitUnsafe = (
+    request: Request,
+    resume: Submission<Request, Answer, Extra>["resume"]
+  ): Effect.Effect<void> | void => {
+    const earlier = this.findEarlier(request)
+    if (earlier !== undefined) return resume(earlier)
+    const pageCount = this.pageCountOf(request)
+    if (pageCount === 0) {
+      const refusal = this.refuseHere(request)
+      return resume(refusal === undefined ? Exit.succeed(this.answerNothing(request)) : Exit.fail(refusal))
+    }
+    const refusal = this.refuse(request, pageCount)
+    if (refusal !== undefined) return resume(Exit.fail(refusal))
+    const { changes } = this.outcomes
+    const verified = this.verify(request)
+    if (verified === undefined) return this.submit(this.submissionOf(request, changes, resume))
+    const submitted = Effect.callback<Answer, CommitRefusal | Extra>((resumeLater) => {
+      const submission = this.submissionOf(request, changes, resumeLater)
+      submission.isStale = true
+      return this.submit(submission)
     })
+    return resume(Effect.andThen(verified, submitted))
+  }
 
   /** Why the request would be refused now, for who has to write something before he can submit it. */
   readonly check = (request: CommitProposal, pages: ReadonlyArray<PageNumber>): CommitRefusal | undefined => {
@@ -272,6 +285,7 @@ export abstract class Coordinator<
 
   /** What an earlier submission of the same transaction came to, or is coming to. */
   private findEarlier(request: Request): Effect.Effect<Answer, CommitRefusal | Extra> | undefined {
+    if (!this.outcomes.isKnown(request.token)) return undefined
     return this.outcomes.find(request.token, Effect.suspend(() => this.commit(request)))
   }
 
@@ -352,7 +366,6 @@ export abstract class Coordinator<
   /** The commit is durable and visible. */
   settle(submission: Submission<Request, Answer, Extra>): void {
     const { request, seq } = submission
-    this.index.settle(seq)
     this.collect()
     this.inFlight--
     const answer = submission.answer()
@@ -419,10 +432,8 @@ export abstract class Coordinator<
     const here = oldest === undefined || oldest > published ? published : oldest
     // Transactions of other processes have a slot in the header.
     const horizon = this.header.transactions.updateHorizon(here)
-    // The log publishes a batch before its commits are answered one by one.
-    const settled = horizon > this.index.settled ? this.index.settled : horizon
-    this.index.forget(settled)
-    this.resizes.forget(settled)
+    this.index.forget(horizon)
+    this.resizes.forget(horizon)
     CoordinatorMetrics.rememberedPages.updateUnsafe(this.index.size, this.context)
   }
 

@@ -70,7 +70,13 @@ export const nativePageCommits = (
       )
     })
 
-  return { ...coordinator, maxPages: maxPublishPages, commit, onRestart: log.commits.onRestart }
+  return {
+    ...coordinator,
+    maxPages: maxPublishPages,
+    // The capsule comes first, in the committer's own fiber.
+    submit: (request, resume) => resume(commit(request)),
+    onRestart: log.commits.onRestart
+  }
 }
 
 /** A log that ended, or a defect, says nothing about what of a commit has reached the disk. */

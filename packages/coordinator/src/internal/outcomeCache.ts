@@ -102,6 +102,11 @@ export class OutcomeCache<Answer extends { readonly commitSeq: CommitSeq }, Erro
     this.remember(token, aborted)
   }
 
+  /** Whether `find` could answer anything. */
+  isKnown(token: TxnToken): boolean {
+    return this.stateOf(token) !== free
+  }
+
   /**
    * The answer of an earlier submission that was accepted. `again` submits once more: when it failed before somebody
    * could wait for it.

@@ -3,8 +3,7 @@
  */
 import type { CommitSeq, PageNumber, PageSize } from "@tidemark/core/Scalars"
 import type { CommitLog } from "@tidemark/wal/CommitLog"
-import type * as Effect from "effect/Effect"
-import type { CommitAnswer, CommitError, CommitRequest, CompatCoordinator } from "../CompatCoordinator.ts"
+import type { CompatCoordinator } from "../CompatCoordinator.ts"
 import type { Coordination } from "../Coordination.ts"
 import { maxCommitPages } from "./compatCommits.ts"
 
@@ -15,7 +14,8 @@ export interface PageCommits
   readonly pageSize: PageSize
   /** Pages that a commit writes at the most, those that a growth adds among them. */
   readonly maxPages: number
-  readonly commit: (request: CommitRequest) => Effect.Effect<CommitAnswer, CommitError>
+  /** `CompatCoordinator.submitUnsafe`, whichever coordinator it is. */
+  readonly submit: CompatCoordinator["Service"]["submitUnsafe"]
   /** `SequencedLog.onRestart` of the log below. */
   readonly onRestart: (listener: (versions: Iterable<readonly [PageNumber, CommitSeq]>) => void) => void
 }
@@ -23,4 +23,4 @@ export interface PageCommits
 export const compatPageCommits = (
   coordinator: CompatCoordinator["Service"],
   { onRestart }: CommitLog["Service"]
-): PageCommits => ({ ...coordinator, maxPages: maxCommitPages, onRestart })
+): PageCommits => ({ ...coordinator, submit: coordinator.submitUnsafe, maxPages: maxCommitPages, onRestart })

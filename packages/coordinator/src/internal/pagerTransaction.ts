@@ -18,7 +18,7 @@ import * as DatabaseHeaderFormat from "@tidemark/wal/DatabaseHeaderFormat"
 import type { DatabaseTruncated } from "@tidemark/wal/LogErrors"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type { CommitAnswer, CommitError } from "../CompatCoordinator.ts"
+import type { CommitAnswer, CommitError, CommitRequest } from "../CompatCoordinator.ts"
 import type { TransactionHold } from "../Coordination.ts"
 import { WriteSetTooLarge } from "../CoordinatorErrors.ts"
 import type { PageCache } from "../PageCache.ts"
@@ -32,7 +32,7 @@ export interface PagerParts {
   readonly vfs: Vfs["Service"]
   readonly coordinator: PageCommits
   readonly cache: PageCache
-  readonly spillThresholdBytes: number | undefined
+  readonly place: WriteSet.WriteSetPlace
 }
 
 /** SQLite's lock bytes lie at 2^30; the page that holds them is never used. */
@@ -43,10 +43,7 @@ const page1 = toPageNumber(1)
 
 /** @internal */
 export class PagerTransaction implements Transaction {
-  readonly token: TxnToken
-  readonly snapshot: Snapshot
   readonly isolation: Isolation
-  readonly pageSize: PageSize
   private readonly parts: PagerParts
   private readonly hold: TransactionHold
   private readonly writes: WriteSet.WriteSet
@@ -55,26 +52,31 @@ export class PagerTransaction implements Transaction {
   private pages: number
   /** Pages of the snapshot that this transaction has not cut off. Those above it are zeros to it, or its own writes. */
   private kept: number
+  /** What the commit was answered. */
+  private answer: CommitAnswer | undefined = undefined
   private isOver = false
   private isReleased = false
 
   constructor(parts: PagerParts, isolation: Isolation, hold: TransactionHold) {
-    const { coordinator, vfs } = parts
     this.parts = parts
     this.hold = hold
-    this.token = hold.token
-    this.snapshot = hold.snapshot
     this.isolation = isolation
-    this.pageSize = coordinator.pageSize
     this.pages = hold.reader.databasePages
     this.kept = hold.reader.databasePages
     this.reads = isolation === "serializable" ? new Set() : undefined
-    this.writes = WriteSet.makeUnsafe(vfs, {
-      database: coordinator.database,
-      token: hold.token,
-      pageSize: coordinator.pageSize,
-      spillThresholdBytes: parts.spillThresholdBytes
-    })
+    this.writes = WriteSet.makeIn(parts.vfs, parts.place, hold.token)
+  }
+
+  get token(): TxnToken {
+    return this.hold.token
+  }
+
+  get snapshot(): Snapshot {
+    return this.hold.snapshot
+  }
+
+  get pageSize(): PageSize {
+    return this.parts.place.pageSize
   }
 
   databasePages(): number {
@@ -214,8 +216,11 @@ export class PagerTransaction implements Transaction {
 
   get commit(): Effect.Effect<CommitAnswer, CommitError> {
     return Effect.onExitPrimitive(
-      Effect.suspend(() => this.begunCommit()),
-      (exit) => this.release(Exit.isSuccess(exit) ? exit.value : undefined)
+      Effect.map(Effect.callback<CommitAnswer, CommitError>((resume) => this.submit(resume)), (answer) => {
+        this.committed(answer)
+        return answer
+      }),
+      () => this.release()
     )
   }
 
@@ -226,26 +231,40 @@ export class PagerTransaction implements Transaction {
     })
   }
 
-  /** Commits; whoever calls it releases the transaction afterwards. */
-  begunCommit(): Effect.Effect<CommitAnswer, CommitError> {
+  /**
+   * Hands the writes to the coordinator; what it answers steps back, as long as that is possible. Whoever calls it says
+   * when it was `committed`, and releases the transaction afterwards.
+   */
+  submit(resume: (outcome: Effect.Effect<CommitAnswer, CommitError>) => void): Effect.Effect<void> | void {
     this.assertOpen()
     this.isOver = true
     const { databasePages } = this.hold.reader
-    const changesSize = this.pages !== databasePages || this.kept !== databasePages
-    return changesSize ? Effect.flatMap(this.settleSize, () => this.submit()) : this.submit()
+    const { coordinator } = this.parts
+    if (this.pages === databasePages && this.kept === databasePages) return coordinator.submit(this.request(), resume)
+    return resume(
+      Effect.flatMap(
+        this.settleSize,
+        () =>
+          Effect.callback<CommitAnswer, CommitError>((resumeLater) => coordinator.submit(this.request(), resumeLater))
+      )
+    )
   }
 
-  private submit(): Effect.Effect<CommitAnswer, CommitError> {
+  committed(answer: CommitAnswer): void {
+    this.answer = answer
+  }
+
+  private request(): CommitRequest {
     const { reads, writes } = this
     // The snapshot is not read any more: a checkpoint that waits for readers does not wait for committers.
     this.hold.endReading()
-    return this.parts.coordinator.commit({
+    return {
       token: this.token,
       snapshot: this.snapshot,
       writes,
       reads: reads === undefined ? undefined : Array.from(reads).filter((page) => !writes.has(page)),
       databasePages: this.kept < this.hold.reader.databasePages ? this.pages : undefined
-    })
+    }
   }
 
   /**
@@ -280,17 +299,17 @@ export class PagerTransaction implements Transaction {
 
   /**
    * Lets go of the snapshot and of the writes, now; what is left to do is to remove the spill file. The first call
-   * counts. `committed` is what the commit was answered, if there was one: its pages go to the cache.
+   * counts. The pages of a transaction that was committed go to the cache.
    */
-  release(committed?: CommitAnswer): Effect.Effect<void> | undefined {
+  release(): Effect.Effect<void> | undefined {
     if (this.isReleased) return undefined
     this.isReleased = true
     this.isOver = true
     this.hold.end()
-    const { writes } = this
-    if (committed === undefined || writes.isSpilled) return writes.closeUnsafe()
+    const { answer, writes } = this
+    if (answer === undefined || writes.isSpilled) return writes.closeUnsafe()
     const { cache } = this.parts
-    const { commitSeq } = committed
+    const { commitSeq } = answer
     return writes.closeUnsafe((page, bytes, isOwn) => {
       if (isOwn) cache.adopt(page, commitSeq, bytes)
       else cache.put(page, commitSeq, bytes)

@@ -208,9 +208,14 @@ export const nativeLog: LogKind = {
       CompatCoordinator.CompatCoordinator,
       Effect.gen(function*() {
         const native = yield* NativeCoordinator.NativeCoordinator
-        const commits = nativePageCommits(native, yield* NativeLog.NativeLog, yield* CapsuleStore)
-        const restoreState = () => Effect.die("a native coordinator goes on where its log ends")
-        return CompatCoordinator.CompatCoordinator.of({ ...native, ...commits, restoreState })
+        const { submit, ...commits } = nativePageCommits(native, yield* NativeLog.NativeLog, yield* CapsuleStore)
+        return CompatCoordinator.CompatCoordinator.of({
+          ...native,
+          ...commits,
+          submitUnsafe: submit,
+          commit: (request) => Effect.callback((resume) => submit(request, resume)),
+          restoreState: () => Effect.die("a native coordinator goes on where its log ends")
+        })
       })
     )
     return Layer.mergeAll(Pager.layerNativeOptions(pager), coordinator, commitLog, control).pipe(
