@@ -34,10 +34,11 @@ import * as Schema from "effect/Schema"
 import * as NodeFs from "node:fs"
 import { FileLock } from "./FileLock.ts"
 import { codeOf, nodeCall, toVfsError } from "./internal/nodeCalls.ts"
-import { checkPosition, type DescriptorCalls, makeNodeFile } from "./internal/nodeFile.ts"
+import { checkPosition, type DescriptorCalls, makeNodeFile, type OpenOnceMore } from "./internal/nodeFile.ts"
 import { makeSyncRoute, type SyncRoute, type SyncRouteLimits } from "./internal/syncRoute.ts"
 import { readFullySync } from "./internal/transfer.ts"
 import { ProcessLiveness } from "./ProcessLiveness.ts"
+import * as TailMemory from "./TailMemory.ts"
 import { Vfs, type VfsIdentity, type VfsOpenOptions } from "./Vfs.ts"
 import type { VfsError } from "./VfsError.ts"
 
@@ -114,6 +115,24 @@ const openSynchronous = (descriptor: number) => (done: (cause: unknown, opened: 
   NodeFs.open(`/proc/self/fd/${descriptor}`, O_RDWR | O_DSYNC, done)
 }
 
+/**
+ * The same with `O_DIRECT`, for file systems that have it. One that says so and then wants other blocks is found out by a
+ * read, which is refused in the same way.
+ */
+const openDirect = (descriptor: number): OpenOnceMore | undefined => {
+  const { O_DIRECT, O_DSYNC, O_RDWR } = NodeFs.constants
+  // Linux alone has it.
+  if (O_DIRECT === undefined) return undefined
+  return (done) =>
+    NodeFs.open(`/proc/self/fd/${descriptor}`, O_RDWR | O_DSYNC | O_DIRECT, (refused, opened) => {
+      if (refused !== null) return done(refused, opened)
+      NodeFs.read(opened, TailMemory.make(TailMemory.blockBytes), 0, TailMemory.blockBytes, 0, (cause) => {
+        if (cause === null) return done(null, opened)
+        NodeFs.close(opened, () => done(cause, opened))
+      })
+    })
+}
+
 const makeVfs = (options: NodeVfsOptions = {}): Vfs["Service"] => {
   const limits: SyncRouteLimits = {
     maxMicros: options.inlineSyncMaxMicros ?? defaults.inlineSyncMaxMicros,
@@ -150,7 +169,8 @@ const makeVfs = (options: NodeVfsOptions = {}): Vfs["Service"] => {
             // With calls of their own tests see every sync.
             openSynchronous: options.access === "readWrite" && calls === NodeFs
               ? openSynchronous(descriptor)
-              : undefined
+              : undefined,
+            openDirect: options.access === "readWrite" && calls === NodeFs ? openDirect(descriptor) : undefined
           }))
       ),
       Effect.onError(() => closeQuietly(descriptor, path))

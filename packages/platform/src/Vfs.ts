@@ -39,6 +39,17 @@ export interface VfsOpenOptions {
 }
 
 /**
+ * How `VfsFile.writeAndSyncData` may go about it. Default: neither.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WriteAndSyncOptions {
+  readonly background?: boolean | undefined
+  readonly tail?: boolean | undefined
+}
+
+/**
  * An open file. It is closed when the scope it was opened in closes. Calls that are in flight when a fiber is
  * interrupted run to their end: no descriptor is closed under the kernel.
  *
@@ -73,11 +84,15 @@ export interface VfsFile {
    * Before it succeeds nothing is promised; when it fails the file must be taken as damaged and closed.
    *
    * With `background` the calling thread is left alone meanwhile: for a caller that has other work to do.
+   *
+   * With `tail` the platform may write past its page cache, where it can. The caller says by it that this is the end of
+   * all that means anything in the file: bytes behind it, up to the next multiple of 4,096, may become zeros, and the
+   * file may become longer by so many. Nothing else is written to the file meanwhile.
    */
   readonly writeAndSyncData: (
     buffers: ReadonlyArray<Uint8Array>,
     position: number,
-    options?: { readonly background?: boolean | undefined }
+    options?: WriteAndSyncOptions
   ) => Effect.Effect<void, VfsError>
 
   /**

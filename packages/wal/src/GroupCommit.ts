@@ -91,6 +91,16 @@ export interface GroupCommitSink {
     readonly bytes: number
     readonly write: (buffers: ReadonlyArray<Uint8Array>, lsn: Lsn, earlierIsDurable: boolean) => void
   } | undefined
+  /**
+   * Where the bytes of a batch are put together, for files that can take them from there without a copy. In memory that it
+   * makes, the byte for `lsn` lies at an offset that leaves the same rest by `blockBytes` as `firstOffset(lsn)`, which is
+   * below. Not for sinks with a seal.
+   */
+  readonly memory?: {
+    readonly blockBytes: number
+    readonly make: (length: number) => Uint8Array<ArrayBuffer>
+    readonly firstOffset: (lsn: Lsn) => number
+  } | undefined
   /** Called synchronously when `durable` has grown, before anybody is woken: the place to publish. */
   readonly onDurable?: ((durable: Lsn) => void) | undefined
   /** Called synchronously when the log is poisoned, before anybody is woken: the place to take reservations back. */

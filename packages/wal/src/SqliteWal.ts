@@ -200,13 +200,14 @@ const make = Effect.fnUntraced(function*(
     overlapWaiters: 32
   })
   state.engine = engine
+  const restartFrames = options.restartFrames ?? defaults.restartFrames
   const checkpointer = makeCheckpointer({
     state,
     engine,
     databaseFile,
     walFile,
     pageSize,
-    restartFrames: options.restartFrames ?? defaults.restartFrames
+    restartFrames
   })
   let attemptedAt = { generation: state.generation, frames: 0 }
   yield* forkAutoCheckpoint({
@@ -215,6 +216,7 @@ const make = Effect.fnUntraced(function*(
     onPublished: (listener) => {
       state.onPublished = listener
     },
+    isUrgent: () => state.index.frames >= restartFrames,
     round: Effect.suspend(() => {
       attemptedAt = { generation: state.generation, frames: state.index.frames }
       return checkpointer.automatic

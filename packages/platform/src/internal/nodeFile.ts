@@ -15,6 +15,7 @@ import * as Effect from "effect/Effect"
 import * as NodeFs from "node:fs"
 import type { VfsFile } from "../Vfs.ts"
 import { VfsError, type VfsOperation } from "../VfsError.ts"
+import { DirectTail, maxDirectBytes } from "./directTail.ts"
 import { closedError, codeOf, toVfsError } from "./nodeCalls.ts"
 import {
   enterRoute,
@@ -44,6 +45,9 @@ export interface DescriptorCalls {
   fsync(descriptor: number, done: NodeFs.NoParamCallback): void
 }
 
+/** Opens the file of a descriptor once more. */
+export type OpenOnceMore = (done: (cause: unknown, descriptor: number) => void) => void
+
 type Counted = (cause: NodeJS.ErrnoException | null, count: number) => void
 
 export interface NodeFile {
@@ -65,11 +69,16 @@ export const makeNodeFile = (options: {
   readonly limits: SyncRouteLimits
   readonly calls: DescriptorCalls
   /** Opens the file once more so that each write on the new descriptor is synced by itself, where there is a way. */
-  readonly openSynchronous?: ((done: (cause: unknown, descriptor: number) => void) => void) | undefined
+  readonly openSynchronous?: OpenOnceMore | undefined
+  /** The same, and each write goes past the page cache. */
+  readonly openDirect?: OpenOnceMore | undefined
 }): NodeFile => {
   const { calls, descriptor, limits, path, route } = options
   /** Another descriptor of the file, whose writes are synced by themselves: write and sync are one hop to the pool. */
   let synchronous: { readonly descriptor: number | undefined } | undefined
+  /** The same past the page cache. */
+  let direct: { readonly descriptor: number | undefined } | undefined
+  const directTail = new DirectTail()
   let callsUnderWay = 0
   let isClosing = false
   let onIdle: (() => void) | undefined
@@ -112,6 +121,7 @@ export const makeNodeFile = (options: {
 
   const startWrite = (buffers: ReadonlyArray<Uint8Array>, position: number, done: Done<void>) => {
     checkPosition(position)
+    directTail.forget()
     const bytes = byteLengthOf(buffers)
     bytesUnderWay += bytes
     writeFully(writeSome, buffers, position, (cause) => {
@@ -142,29 +152,50 @@ export const makeNodeFile = (options: {
 
   const leave = Effect.sync(() => leaveRoute(route))
 
-  const openSynchronous = () => {
-    // Until it is there, and where there is no way, writing and syncing are two hops.
-    synchronous = { descriptor: undefined }
-    if (options.openSynchronous === undefined) return
+  const openOnceMore = (open: OpenOnceMore | undefined, opened: (descriptor: number) => void) => {
+    if (open === undefined) return
     callsUnderWay++
-    options.openSynchronous((cause, opened) => {
-      if (cause === null) synchronous = { descriptor: opened }
+    open((cause, descriptor) => {
+      if (cause === null) opened(descriptor)
       callsUnderWay--
       if (callsUnderWay === 0) onIdle?.()
     })
   }
 
-  const writeSynchronously = (to: number, buffers: ReadonlyArray<Uint8Array>, position: number) =>
-    call<void>(
-      "write",
-      (done) =>
-        writeFully((some, at, written) => calls.writev(to, some, at, written), buffers, position, (cause) =>
-          done(cause, undefined))
-    )
+  const openSynchronous = () => {
+    // Until it is there, and where there is no way, writing and syncing are two hops.
+    synchronous = { descriptor: undefined }
+    openOnceMore(options.openSynchronous, (opened) => {
+      synchronous = { descriptor: opened }
+    })
+  }
 
-  const writeAndSyncInBackground = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
+  const openDirect = () => {
+    direct = { descriptor: undefined }
+    openOnceMore(options.openDirect, (opened) => {
+      direct = { descriptor: opened }
+    })
+  }
+
+  const writeSynchronously = (to: number, buffers: ReadonlyArray<Uint8Array>, position: number) =>
+    call<void>("write", (done) => {
+      directTail.forget()
+      writeFully(
+        (some, at, written) => calls.writev(to, some, at, written),
+        buffers,
+        position,
+        (cause) => done(cause, undefined)
+      )
+    })
+
+  const writeAndSyncInBackground = (buffers: ReadonlyArray<Uint8Array>, position: number, isTail: boolean) =>
     Effect.uninterruptible(Effect.suspend(() => {
       checkPosition(position)
+      const past = isTail ? directDescriptor(buffers) : undefined
+      if (past !== undefined) {
+        route.running++
+        return Effect.ensuring(writeDirectlyInPool(past, buffers, position), leave)
+      }
       if (synchronous === undefined && !isClosing) openSynchronous()
       const to = synchronous?.descriptor
       // Its own sync covers its own bytes only, and this call promises those of earlier plain writes, too.
@@ -175,17 +206,56 @@ export const makeNodeFile = (options: {
       return Effect.ensuring(write, leave)
     }))
 
+  /** Where a write at the end of the file goes directly, `undefined` where it does not. */
+  const directDescriptor = (buffers: ReadonlyArray<Uint8Array>): number | undefined => {
+    if (direct === undefined && !isClosing) openDirect()
+    if (byteLengthOf(buffers) > maxDirectBytes) return undefined
+    // Its own sync covers its own bytes only, and this call promises those of earlier plain writes, too.
+    return unsyncedBytes() > 0 ? undefined : direct?.descriptor
+  }
+
+  const beginDirect = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
+    directTail.begin(buffers, position, (into, at) => readFullySync(readSomeSync, into, at))
+
+  const writeDirectlyInPool = (to: number, buffers: ReadonlyArray<Uint8Array>, position: number) =>
+    call<void>("write", (done) => {
+      const widened = beginDirect(buffers, position)
+      const writeTo = (some: ReadonlyArray<Uint8Array>, at: number, written: Done<number>) =>
+        calls.writev(to, some, at, written)
+      writeFully(writeTo, [widened.bytes], widened.position, (cause) => {
+        directTail.finish(widened, cause === null)
+        done(cause, undefined)
+      })
+    })
+
+  /** Throws what the system does. */
+  const writeDirectlyOnThread = (to: number, buffers: ReadonlyArray<Uint8Array>, position: number) => {
+    const widened = beginDirect(buffers, position)
+    let hasSucceeded = false
+    try {
+      writeFullySync((some, at) => calls.writevSync(to, some, at), [widened.bytes], widened.position)
+      hasSucceeded = true
+    } finally {
+      directTail.finish(widened, hasSucceeded)
+    }
+  }
+
   const writeAndSyncOnThread = (
     buffers: ReadonlyArray<Uint8Array>,
-    position: number
+    position: number,
+    to: number | undefined
   ): Effect.Effect<void, VfsError> => {
     if (isClosing) return Effect.fail(closedError("write", path))
     let operation: VfsOperation = "write"
     try {
-      writeFullySync(writeSomeSync, buffers, position)
-      operation = "syncData"
-      calls.fdatasyncSync(descriptor)
-      syncedBytes = writtenBytes
+      if (to !== undefined) writeDirectlyOnThread(to, buffers, position)
+      else {
+        directTail.forget()
+        writeFullySync(writeSomeSync, buffers, position)
+        operation = "syncData"
+        calls.fdatasyncSync(descriptor)
+        syncedBytes = writtenBytes
+      }
       return Effect.void
     } catch (cause) {
       return Effect.fail(toVfsError(operation, path, cause))
@@ -194,16 +264,18 @@ export const makeNodeFile = (options: {
 
   const writeAndSyncOnSomeThread = (
     buffers: ReadonlyArray<Uint8Array>,
-    position: number
+    position: number,
+    isTail: boolean
   ): Effect.Effect<void, VfsError> =>
     Effect.clockWith((clock) => {
       checkPosition(position)
       // The event loop gets its turn before the next one: sockets, timers and other writers are not starved by a leader
       // that finds work each time it is done.
       if (route.onThreadInThisTurn === file) {
-        return Effect.andThen(Effect.yieldNow, writeAndSyncOnSomeThread(buffers, position))
+        return Effect.andThen(Effect.yieldNow, writeAndSyncOnSomeThread(buffers, position, isTail))
       }
       const bytes = unsyncedBytes() + byteLengthOf(buffers)
+      const to = isTail ? directDescriptor(buffers) : undefined
       const isOnThread = enterRoute(route, limits, bytes)
       const started = clock.monotonicTimeNanosUnsafe()
       const record = () => {
@@ -212,14 +284,14 @@ export const makeNodeFile = (options: {
       }
       if (!isOnThread) {
         return Effect.ensuring(
-          writeAndSyncInPool(buffers, position),
+          to === undefined ? writeAndSyncInPool(buffers, position) : writeDirectlyInPool(to, buffers, position),
           Effect.sync(() => {
             record()
             leaveRoute(route)
           })
         )
       }
-      const outcome = writeAndSyncOnThread(buffers, position)
+      const outcome = writeAndSyncOnThread(buffers, position, to)
       record()
       leaveRouteAfterTurn(route, file)
       return outcome
@@ -227,8 +299,8 @@ export const makeNodeFile = (options: {
 
   const writeAndSyncData: VfsFile["writeAndSyncData"] = (buffers, position, how) =>
     how?.background === true
-      ? writeAndSyncInBackground(buffers, position)
-      : Effect.uninterruptible(writeAndSyncOnSomeThread(buffers, position))
+      ? writeAndSyncInBackground(buffers, position, how.tail === true)
+      : Effect.uninterruptible(writeAndSyncOnSomeThread(buffers, position, how?.tail === true))
 
   const file: VfsFile = {
     path,
@@ -253,6 +325,7 @@ export const makeNodeFile = (options: {
     truncate: (size) =>
       call("truncate", (done) => {
         checkPosition(size)
+        directTail.forget()
         NodeFs.ftruncate(descriptor, size, (cause) => done(cause, undefined))
       }),
     size: call("size", (done) => NodeFs.fstat(descriptor, (cause, stats) => done(cause, stats?.size)))
@@ -261,9 +334,8 @@ export const makeNodeFile = (options: {
   const close = Effect.flatMap(
     Effect.uninterruptible(Effect.callback<unknown>((resume) => {
       const closeNow = () => {
-        const other = synchronous?.descriptor
-        if (other === undefined) return NodeFs.close(descriptor, (cause) => resume(Effect.succeed(cause)))
-        NodeFs.close(other, (first) => NodeFs.close(descriptor, (cause) => resume(Effect.succeed(first ?? cause))))
+        const others = [synchronous?.descriptor, direct?.descriptor].filter((other) => other !== undefined)
+        closeAll([...others, descriptor], (cause) => resume(Effect.succeed(cause)))
       }
       isClosing = true
       if (callsUnderWay === 0) closeNow()
@@ -273,4 +345,11 @@ export const makeNodeFile = (options: {
   )
 
   return { file, close }
+}
+
+/** Closes one after the other; answers the first failure. */
+const closeAll = (descriptors: ReadonlyArray<number>, done: (cause: unknown) => void): void => {
+  const [first, ...others] = descriptors
+  if (first === undefined) return done(null)
+  NodeFs.close(first, (cause) => closeAll(others, (later) => done(cause ?? later)))
 }

@@ -1,6 +1,12 @@
 /**
  * The checkpoint that runs in the background whenever enough has gathered in the log. It never fails a commit (PG-07).
+ *
+ * A round reads and writes each page once that was changed since the round before, however often it was. So under a load
+ * that fills the log faster than a round takes, the fewer rounds the less work: between two of them the disk belongs to
+ * the commits for a while, unless the log is about to become too long.
  */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Scope from "effect/Scope"
@@ -16,22 +22,36 @@ export interface AutoCheckpointOptions {
   /** Sets the one listener that is called when commits were published. */
   readonly onPublished: (listener: () => void) => void
   readonly round: Effect.Effect<void, CheckpointFailed | LogEnded>
+  /** Whether the next round cannot wait. Without it none ever waits for anything but the threshold. */
+  readonly isUrgent?: (() => boolean) | undefined
 }
+
+/** After a round there is none for so many times as long as it took: they have a tenth of the time. */
+const restPerRound = 9
 
 /** A fiber of the scope. @internal */
 export const forkAutoCheckpoint = (options: AutoCheckpointOptions): Effect.Effect<void, never, Scope.Scope> => {
-  const { onPublished, round, sinceLastRound, threshold } = options
+  const { isUrgent, onPublished, round, sinceLastRound, threshold } = options
   if (threshold === 0) return Effect.void
   const isDue = () => sinceLastRound() >= threshold
-  const awaitDue = Effect.callback<void>((resume) => {
-    if (isDue()) return resume(Exit.void)
-    onPublished(() => {
-      if (!isDue()) return
-      onPublished(() => {})
-      resume(Exit.void)
+  const awaitThat = (isSo: () => boolean) =>
+    Effect.callback<void>((resume) => {
+      if (isSo()) return resume(Exit.void)
+      onPublished(() => {
+        if (!isSo()) return
+        onPublished(() => {})
+        resume(Exit.void)
+      })
+      return Effect.sync(() => onPublished(() => {}))
     })
+  const rested = isUrgent === undefined ? round : Effect.gen(function*() {
+    const before = yield* Clock.monotonicTimeNanos
+    yield* round
+    const nanos = (yield* Clock.monotonicTimeNanos) - before
+    if (nanos === 0n) return
+    yield* Effect.raceFirst(Effect.sleep(Duration.nanos(nanos * BigInt(restPerRound))), awaitThat(isUrgent))
   })
-  return Effect.forever(Effect.andThen(awaitDue, round), { disableYield: true }).pipe(
+  return Effect.forever(Effect.andThen(awaitThat(isDue), rested), { disableYield: true }).pipe(
     Effect.catch((error) =>
       error._tag === "CheckpointFailed"
         ? Effect.logWarning("automatic checkpoints stop until the database is opened again", error)

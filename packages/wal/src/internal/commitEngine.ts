@@ -79,6 +79,7 @@ export class CommitEngine implements GroupCommit {
 
   constructor(sink: GroupCommitSink, options: EngineOptions, clock: Clock.Clock, context: Context.Context<never>) {
     invariant(sink.seal === undefined || sink.pad !== undefined, "a sink with a seal can pad")
+    invariant(sink.seal === undefined || sink.memory === undefined, "a sink with a seal has no memory of its own")
     this.sink = sink
     this.clock = clock
     this.context = context
@@ -98,6 +99,7 @@ export class CommitEngine implements GroupCommit {
       initial: options.initialLsn,
       maxBatchBytes: options.maxBatchBytes,
       cutPointBytes: sink.seal?.bytes ?? 0,
+      memory: sink.memory,
       pad: (target, view, offset, length) => {
         invariant(sink.pad !== undefined, "only a sink that can pad has holes")
         sink.pad(target, view, offset, length)

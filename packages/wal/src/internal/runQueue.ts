@@ -11,11 +11,15 @@
  * 3. `reserved` = end of the last run.
  */
 import { invariant } from "@tidemark/core/Invariant"
+import { toLsn } from "@tidemark/core/Scalars"
+import type { GroupCommitSink } from "../GroupCommit.ts"
 
 /** Memory for hand-overs. Small ones share a chunk; a large one gets a chunk of its own. */
 interface Chunk {
   readonly bytes: Uint8Array
   readonly view: DataView
+  /** The bytes of the batch are those from `first` to `used`. */
+  first: number
   used: number
 }
 
@@ -55,6 +59,8 @@ export interface RunQueueOptions {
   readonly initial: number
   readonly maxBatchBytes: number
   readonly cutPointBytes: number
+  /** `GroupCommitSink.memory`. */
+  readonly memory?: GroupCommitSink["memory"]
   /** Writes a cut point that is not used, or a reservation that was given up. */
   readonly pad: (target: Uint8Array, view: DataView, offset: number, length: number) => void
 }
@@ -62,6 +68,8 @@ export interface RunQueueOptions {
 /** Memory is taken in chunks of so many bytes at the most, and at the least. */
 const maxChunkBytes = 256 * 1024
 const minChunkBytes = 256
+/** Memory that the sink makes is not copied, as long as a batch lies in one chunk of it: 508 frames of 4 KiB. */
+const sinkChunkBytes = 2 * 1024 * 1024
 
 /** @internal */
 export class RunQueue {
@@ -76,7 +84,9 @@ export class RunQueue {
     this.options = options
     this.reserved = options.initial
     // Every run has a chunk, and holds no more than a batch.
-    this.chunkBytes = Math.min(maxChunkBytes, Math.max(minChunkBytes, options.maxBatchBytes))
+    this.chunkBytes = options.memory === undefined
+      ? Math.min(maxChunkBytes, Math.max(minChunkBytes, options.maxBatchBytes))
+      : sinkChunkBytes
     this.maxPooledChunks = Math.max(2, Math.ceil(options.maxBatchBytes / this.chunkBytes))
   }
 
@@ -179,7 +189,9 @@ export class RunQueue {
       end: first.start + length,
       commits: taken.reduce((sum, run) => sum + run.commits, 0),
       buffers: chunks.map((chunk) =>
-        chunk.used === chunk.bytes.length ? chunk.bytes : chunk.bytes.subarray(0, chunk.used)
+        chunk.used === chunk.bytes.length && chunk.first === 0
+          ? chunk.bytes
+          : chunk.bytes.subarray(chunk.first, chunk.used)
       ),
       chunks
     }
@@ -189,7 +201,6 @@ export class RunQueue {
   recycle(batch: Batch): void {
     for (const chunk of batch.chunks) {
       if (chunk.bytes.length === this.chunkBytes && this.pool.length < this.maxPooledChunks) {
-        chunk.used = 0
         this.pool.push(chunk)
       }
     }
@@ -224,9 +235,14 @@ export class RunQueue {
     const bytes = run.reservation === undefined
       ? chunkBytes
       : Math.min(chunkBytes, Math.max(minChunkBytes, 2 * run.length))
-    if (length > bytes) return makeChunk(length + this.options.cutPointBytes)
+    const { cutPointBytes, memory } = this.options
+    // A block is left over for where the first byte lies.
+    if (length + (memory?.blockBytes ?? 0) > bytes) return makeChunk(length + cutPointBytes)
     if (bytes < chunkBytes) return makeChunk(bytes)
-    return this.pool.pop() ?? makeChunk(chunkBytes)
+    const chunk = this.pool.pop() ?? makeChunk(chunkBytes, memory?.make(chunkBytes))
+    chunk.first = memory === undefined ? 0 : memory.firstOffset(toLsn(this.reserved)) % memory.blockBytes
+    chunk.used = chunk.first
+    return chunk
   }
 }
 
@@ -238,7 +254,6 @@ const makeRun = (reservation?: OpenReservation): Run => ({
   reservation
 })
 
-const makeChunk = (length: number): Chunk => {
-  const bytes = new Uint8Array(length)
-  return { bytes, view: new DataView(bytes.buffer), used: 0 }
+const makeChunk = (length: number, bytes = new Uint8Array(length)): Chunk => {
+  return { bytes, view: new DataView(bytes.buffer), first: 0, used: 0 }
 }

@@ -16,6 +16,7 @@
 import { invariant } from "@tidemark/core/Invariant"
 import type { CommitSeq, Lsn, PageNumber, PageSize } from "@tidemark/core/Scalars"
 import { toCommitSeq } from "@tidemark/core/Scalars"
+import * as TailMemory from "@tidemark/platform/TailMemory"
 import type { Vfs, VfsFile } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Cause from "effect/Cause"
@@ -170,12 +171,18 @@ export class WalState {
         Effect.flatMap(prepare(buffers, lsn), (all) => walFile.write(all, Format.walHeaderBytes + lsn)),
       writeAndSync: (buffers, lsn, background) =>
         this.headerIsOnDisk && this.hasBlocks(buffers, lsn)
-          ? walFile.writeAndSyncData(buffers, Format.walHeaderBytes + lsn, { background })
+          // Behind the last frame are zeros, or frames of a generation that is over.
+          ? walFile.writeAndSyncData(buffers, Format.walHeaderBytes + lsn, { background, tail: true })
           : Effect.flatMap(
             prepare(buffers, lsn),
             (all) => walFile.writeAndSyncData(all, Format.walHeaderBytes + lsn, { background })
           ),
       sync: walFile.syncData,
+      memory: {
+        blockBytes: TailMemory.blockBytes,
+        make: TailMemory.make,
+        firstOffset: (lsn) => Format.walHeaderBytes + lsn
+      },
       onDurable: (durable) => this.publish(durable),
       onPoisoned: () => {
         this.pending = []

@@ -1,0 +1,66 @@
+/**
+ * Memory whose bytes a file can take without a copy, when they are written with `tail` (`VfsFile.writeAndSyncData`).
+ *
+ * **Details**
+ *
+ * Past the page cache the system takes whole blocks from memory that begins at a page, which the memory of an
+ * `ArrayBuffer` does not. So the bytes have to lie in memory of this kind, and in their blocks as they are to lie in the
+ * blocks of the file: the byte for position `p` at an offset that leaves the same rest by {@link blockBytes}. What else is
+ * in the first and the last of these blocks belongs to the file from then on; it fills them. Bytes that lie otherwise are
+ * copied, and the result is the same.
+ *
+ * **Example** (In place)
+ *
+ * ```ts
+ * import * as TailMemory from "@tidemark/platform/TailMemory"
+ *
+ * const memory = TailMemory.make(65_536)
+ * const position = 12_345
+ * const first = position % TailMemory.blockBytes
+ * memory.set([1, 2, 3], first)
+ * memory.subarray(first, first + 3).length // => 3
+ * ```
+ *
+ * @since 0.1.0
+ */
+import { invariant } from "@tidemark/core/Invariant"
+
+/**
+ * Bytes of a block: a multiple of the blocks of every device in use, and the page of memory that transfers begin at.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
+export const blockBytes = 4096
+
+/** What is used of the global of this name, which the ECMAScript library does not declare. */
+declare const WebAssembly: {
+  readonly Memory: new(size: { readonly initial: number; readonly maximum: number }) => { readonly buffer: ArrayBuffer }
+}
+
+/** The unit of the memory of a WebAssembly module, which comes from the system in pages. */
+const pageBytes = 65_536
+
+const made = new WeakSet<ArrayBufferLike>()
+
+/**
+ * At least `length` bytes, zeros. Most systems give them for real only when they are written.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (length: number): Uint8Array<ArrayBuffer> => {
+  invariant(Number.isSafeInteger(length) && length > 0, "memory has at least one byte")
+  const pages = Math.ceil(length / pageBytes)
+  const { buffer } = new WebAssembly.Memory({ initial: pages, maximum: pages })
+  made.add(buffer)
+  return new Uint8Array(buffer)
+}
+
+/**
+ * Whether {@link make} made it.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isTailMemory = (buffer: ArrayBufferLike): boolean => made.has(buffer)

@@ -1,0 +1,97 @@
+/**
+ * Writes at the end of what means anything in a file, past the page cache (`O_DIRECT`): the device reads the bytes where
+ * they are, which saves a copy in the kernel and most of the kernel's work for each page (decision 0017 has the figures).
+ *
+ * The system takes such a write only in whole blocks, from memory that begins at a block. So what is written is widened:
+ *
+ * - in front by what the file holds in that block already. It was written by this file before, is remembered from then,
+ *   and written again with the same bytes: a block that a power loss tears has them either way;
+ * - behind by zeros, which is what the caller has allowed.
+ *
+ * Invariants
+ * 1. One such write is under way at a time, and no other one of this file meanwhile.
+ * 2. What is remembered of the last block is what the file holds there: every other write makes it forgotten.
+ */
+import { invariant } from "@tidemark/core/Invariant"
+import * as TailMemory from "../TailMemory.ts"
+import { byteLengthOf } from "./transfer.ts"
+
+const { blockBytes } = TailMemory
+
+const downToBlock = (position: number) => position - (position % blockBytes)
+const upToBlock = (position: number) => downToBlock(position + blockBytes - 1)
+
+/** More than that is written in another way: memory is kept for as much as was written at once. */
+export const maxDirectBytes = 4 * 1024 * 1024
+
+/** What is to be given to the system: whole blocks, in aligned memory. */
+export interface WidenedWrite {
+  readonly bytes: Uint8Array
+  readonly position: number
+}
+
+export class DirectTail {
+  private staging: Uint8Array = new Uint8Array(0)
+  /** Where the last write ended, and the bytes of its last block up to there. Forgotten: -1. */
+  private end = -1
+  private readonly lastBlock = new Uint8Array(blockBytes)
+  private isUnderWay = false
+
+  /** Another write has changed the file, or may have. */
+  forget(): void {
+    invariant(!this.isUnderWay, "a write at the end of a file is the only one that is under way there")
+    this.end = -1
+  }
+
+  /** `readFront` reads what the file holds at a position, as far as it goes. */
+  begin(
+    buffers: ReadonlyArray<Uint8Array>,
+    position: number,
+    readFront: (into: Uint8Array, position: number) => number
+  ): WidenedWrite {
+    invariant(!this.isUnderWay, "a write at the end of a file is the only one that is under way there")
+    const length = byteLengthOf(buffers)
+    const start = downToBlock(position)
+    const front = position - start
+    const total = upToBlock(position + length) - start
+    const [only] = buffers
+    const isInPlace = buffers.length === 1 && only !== undefined && hasRoomAround(only, front, total)
+    const bytes = isInPlace ? new Uint8Array(only.buffer, only.byteOffset - front, total) : this.stage(total)
+    if (this.end === position) bytes.set(front === 0 ? nothing : this.lastBlock.subarray(0, front))
+    else if (front > 0) {
+      const found = readFront(bytes.subarray(0, front), start)
+      bytes.fill(0, found, front)
+    }
+    if (!isInPlace) {
+      let at = front
+      for (const buffer of buffers) {
+        bytes.set(buffer, at)
+        at += buffer.length
+      }
+    }
+    bytes.fill(0, front + length)
+    this.isUnderWay = true
+    this.end = position + length
+    return { bytes, position: start }
+  }
+
+  /** The write that was begun has succeeded, or not: then nobody knows what the file holds. */
+  finish({ bytes, position }: WidenedWrite, hasSucceeded: boolean): void {
+    this.isUnderWay = false
+    const kept = this.end % blockBytes
+    if (!hasSucceeded) this.end = -1
+    else if (kept > 0) this.lastBlock.set(bytes.subarray(this.end - kept - position, this.end - position))
+  }
+
+  private stage(length: number): Uint8Array {
+    if (this.staging.length < length) this.staging = TailMemory.make(Math.max(length, 2 * this.staging.length))
+    return this.staging.subarray(0, length)
+  }
+}
+
+const nothing = new Uint8Array(0)
+
+/** Whether the bytes lie in memory as their blocks lie in the file, with the rest of these blocks around them. */
+const hasRoomAround = (bytes: Uint8Array, front: number, total: number): boolean =>
+  bytes.byteOffset % blockBytes === front && TailMemory.isTailMemory(bytes.buffer) &&
+  bytes.byteOffset - front + total <= bytes.buffer.byteLength
