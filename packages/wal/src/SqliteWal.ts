@@ -64,7 +64,7 @@ export interface SqliteWalOptions {
   readonly autoCheckpointFrames?: number | undefined
   /**
    * From so many frames on, commits are held up for a moment to start the log over, even while it is busy. Default
-   * 16,000. Below it the log starts over when it happens to be idle.
+   * 32,000. Below it the log starts over when it happens to be idle.
    */
   readonly restartFrames?: number | undefined
   /** The file grows by so many zeros at a time, so that syncs change no metadata. 0: it does not. Default 1 MiB. */
@@ -85,7 +85,7 @@ export interface SqliteWalOptions {
  */
 export const defaults = {
   autoCheckpointFrames: 1000,
-  restartFrames: 16_000,
+  restartFrames: 32_000,
   preallocateBytes: 1024 * 1024,
   maxFrames,
   busyTimeout: Duration.seconds(5)

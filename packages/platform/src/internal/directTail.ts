@@ -24,8 +24,8 @@ const upToBlock = (position: number) => downToBlock(position + blockBytes - 1)
 /** More than that is written in another way: memory is kept for as much as was written at once. */
 export const maxDirectBytes = 4 * 1024 * 1024
 
-/** What is to be given to the system: whole blocks, in aligned memory. */
-export interface WidenedWrite {
+/** What is to be given to the system: whole blocks, in memory for it. */
+export interface Widened {
   readonly bytes: Uint8Array
   readonly position: number
 }
@@ -48,7 +48,7 @@ export class DirectTail {
     buffers: ReadonlyArray<Uint8Array>,
     position: number,
     readFront: (into: Uint8Array, position: number) => number
-  ): WidenedWrite {
+  ): Widened {
     invariant(!this.isUnderWay, "a write at the end of a file is the only one that is under way there")
     const length = byteLengthOf(buffers)
     const start = downToBlock(position)
@@ -76,7 +76,7 @@ export class DirectTail {
   }
 
   /** The write that was begun has succeeded, or not: then nobody knows what the file holds. */
-  finish({ bytes, position }: WidenedWrite, hasSucceeded: boolean): void {
+  finish({ bytes, position }: Widened, hasSucceeded: boolean): void {
     this.isUnderWay = false
     const kept = this.end % blockBytes
     if (!hasSucceeded) this.end = -1
@@ -90,6 +90,18 @@ export class DirectTail {
 }
 
 const nothing = new Uint8Array(0)
+
+/** Below that a read from the page cache, when it is there, costs less than one from the device. */
+const leastReadBytes = 64 * 1024
+
+/** A long read into memory that can take it without a copy: whole blocks. What else is in them is overwritten. */
+export const widenedRead = (buffer: Uint8Array, position: number): Widened | undefined => {
+  if (buffer.length < leastReadBytes) return undefined
+  const start = downToBlock(position)
+  const total = upToBlock(position + buffer.length) - start
+  if (!hasRoomAround(buffer, position - start, total)) return undefined
+  return { bytes: new Uint8Array(buffer.buffer, buffer.byteOffset - (position - start), total), position: start }
+}
 
 /** Whether the bytes lie in memory as their blocks lie in the file, with the rest of these blocks around them. */
 const hasRoomAround = (bytes: Uint8Array, front: number, total: number): boolean =>

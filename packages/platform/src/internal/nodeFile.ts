@@ -15,7 +15,7 @@ import * as Effect from "effect/Effect"
 import * as NodeFs from "node:fs"
 import type { VfsFile } from "../Vfs.ts"
 import { VfsError, type VfsOperation } from "../VfsError.ts"
-import { DirectTail, maxDirectBytes } from "./directTail.ts"
+import { DirectTail, maxDirectBytes, widenedRead } from "./directTail.ts"
 import { closedError, codeOf, toVfsError } from "./nodeCalls.ts"
 import {
   enterRoute,
@@ -307,7 +307,17 @@ export const makeNodeFile = (options: {
     read: (buffer, position) =>
       call("read", (done) => {
         checkPosition(position)
-        readFully(readSome, buffer, position, done)
+        const widened = direct?.descriptor === undefined ? undefined : widenedRead(buffer, position)
+        if (direct?.descriptor === undefined || widened === undefined) {
+          return readFully(readSome, buffer, position, done)
+        }
+        const from = direct.descriptor
+        calls.read(from, widened.bytes, 0, widened.bytes.length, widened.position, (cause, count) => {
+          // What a call leaves out may not begin at a block any more: the usual way reads the rest, or finds the end.
+          const filled = Math.max(0, Math.min(count - (position - widened.position), buffer.length))
+          if (cause !== null || filled === buffer.length) return done(cause, filled)
+          readFully(readSome, buffer.subarray(filled), position + filled, (later, more) => done(later, filled + more))
+        })
       }),
     readSync: (buffer, position) => {
       checkPosition(position)

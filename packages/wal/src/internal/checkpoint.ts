@@ -11,6 +11,7 @@
  */
 import type { CommitSeq, PageNumber } from "@tidemark/core/Scalars"
 import { toPageNumber } from "@tidemark/core/Scalars"
+import * as TailMemory from "@tidemark/platform/TailMemory"
 import type { VfsFile } from "@tidemark/platform/Vfs"
 import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Effect from "effect/Effect"
@@ -30,12 +31,14 @@ export const maxGroupBytes = 4 * 1024 * 1024
 export class CopyBuffer {
   private bytes = new Uint8Array(0)
 
-  /** The first `length` bytes of it; what it held before is lost. */
-  take(length: number): Uint8Array {
+  /** `length` bytes of it, for what is read from `position` on; what it held before is lost. */
+  take(length: number, position: number): Uint8Array {
     if (length > maxKeptBytes) return new Uint8Array(length)
-    // Doubled, so that it is soon large enough.
-    if (length > this.bytes.length) this.bytes = new Uint8Array(Math.min(maxKeptBytes, 2 * length))
-    return this.bytes.subarray(0, length)
+    // So that what was written past the page cache is read past it, too. Doubled, so that it is soon large enough.
+    const first = position % TailMemory.blockBytes
+    const least = length + 2 * TailMemory.blockBytes
+    if (least > this.bytes.length) this.bytes = TailMemory.make(Math.min(2 * least, maxKeptBytes + least - length))
+    return this.bytes.subarray(first, first + length)
   }
 }
 
@@ -117,7 +120,7 @@ const readFrames = Effect.fnUntraced(function*(
     const start = frameOffset(first, pageSize)
     const bytes = frameOffset(last + 1, pageSize) - start
     // The images of a group are needed together: only its first run can have the memory that is kept.
-    const buffer = at === 0 ? kept.take(bytes) : new Uint8Array(bytes)
+    const buffer = at === 0 ? kept.take(bytes, start) : new Uint8Array(bytes)
     const count = yield* walFile.read(buffer, start)
     if (count < buffer.length) {
       return yield* new DatabaseTruncated({

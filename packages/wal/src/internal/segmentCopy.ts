@@ -90,7 +90,7 @@ const copySegment = Effect.fnUntraced(
       let end = at
       while ((wanted[end]?.offset ?? Infinity) + pageSize - start <= Math.max(maxGroupBytes, pageSize)) end++
       const group = wanted.slice(at, end)
-      const bytes = buffer.take((group.at(-1)?.offset ?? start) + pageSize - start)
+      const bytes = buffer.take((group.at(-1)?.offset ?? start) + pageSize - start, start)
       if ((yield* file.read(bytes, start)) < bytes.length) {
         return yield* new DatabaseTruncated({ path, page: group[0]?.page ?? page1, offset: start })
       }
