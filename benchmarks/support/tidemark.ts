@@ -65,7 +65,10 @@ export const throughCoordinator = Effect.gen(function*() {
         writes.put(toPageNumber(pageNumber), bytes),
         coordinator.commit({ token, snapshot, writes })
       )
-      return Effect.ensuring(commit, Effect.andThen(Effect.sync(() => hold.end()), writes.close))
+      return Effect.onExitPrimitive(commit, () => {
+        hold.end()
+        return writes.closeUnsafe()
+      })
     })
 })
 

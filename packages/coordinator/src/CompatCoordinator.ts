@@ -29,7 +29,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-import type { CommitProposal, CommitRefusal, Coordination } from "./Coordination.ts"
+import type { CommitProposal, CommitRefusal, CommitWaiter, Coordination } from "./Coordination.ts"
 import type { SpillCorrupt } from "./CoordinatorErrors.ts"
 import * as CoordinatorLease from "./CoordinatorLease.ts"
 import { type AuthorityError, privateHeader, takeAuthority } from "./internal/authority.ts"
@@ -89,13 +89,12 @@ export class CompatCoordinator extends Context.Service<
     readonly commit: (request: CommitRequest) => Effect.Effect<CommitAnswer, CommitError>
 
     /**
-     * What {@link commit} registers, for who waits in an effect of his own: `resume` is called once, with the outcome or
-     * with what is still to be run for it, and perhaps before this returns. What it answers steps back; there is nothing
-     * to step back from once the request was accepted.
+     * `commit`, for who waits in an effect of his own. The waiter is told once, perhaps before this returns. What it
+     * answers steps back; there is nothing to step back from once the request was accepted.
      */
     readonly submitUnsafe: (
       request: CommitRequest,
-      resume: (outcome: Effect.Effect<CommitAnswer, CommitError>) => void
+      waiter: CommitWaiter<CommitAnswer, CommitError>
     ) => Effect.Effect<void> | void
 
     /**

@@ -168,6 +168,17 @@ export const make = (options?: {
     invariant(Number.isSafeInteger(distance), "no index lives through 2^53 sequences")
     return distance
   }
+  /** Of the snapshot that was asked about last: many transactions have the same. */
+  let snapshotSeq: CommitSeq = origin
+  let snapshotDistance = 0
+  const toSnapshotDistance = (seq: CommitSeq): number => {
+    if (seq !== snapshotSeq) {
+      snapshotSeq = seq
+      // A snapshot of any distance will do: rounding sets in far below the floor and far above the last commit only.
+      snapshotDistance = Number(seq - origin)
+    }
+    return snapshotDistance
+  }
   const toSeq = (distance: number): CommitSeq => toCommitSeq(origin + BigInt(distance))
   // `capacity` is a power of two.
   const offsetOf = (position: number): number => ((head + position) & (capacity - 1)) * entryBytes
@@ -287,8 +298,7 @@ export const make = (options?: {
 
     validate(pages, snapshotHigh) {
       if (pages.length === 0) return undefined
-      // A snapshot of any distance will do: rounding sets in far below the floor and far above the last commit only.
-      const snapshot = Number(snapshotHigh - origin)
+      const snapshot = toSnapshotDistance(snapshotHigh)
       if (snapshot < floor) return collectConflicts(pages, snapshot)
       for (const page of pages) {
         const distance = lastCommits.get(page)
@@ -298,7 +308,7 @@ export const make = (options?: {
     },
 
     validateBeyond(lastPage, snapshotHigh) {
-      const snapshot = Number(snapshotHigh - origin)
+      const snapshot = toSnapshotDistance(snapshotHigh)
       const changed = new Set<PageNumber>()
       let highest = none
       for (let position = count - 1; position >= 0; position--) {

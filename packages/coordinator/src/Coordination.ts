@@ -103,6 +103,19 @@ export type CommitRefusal =
   | LogEnded
 
 /**
+ * Who is told what became of a commit: once, by one of the two.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface CommitWaiter<Answer, Error> {
+  /** It is durable and visible. */
+  committed(answer: Answer): void
+  /** It was refused or failed, or this is still to be run to know. */
+  resume(outcome: Effect.Effect<Answer, Error>): void
+}
+
+/**
  * A transaction's hold on its snapshot: an identity, a reader of the log, and a place in the GC horizon.
  *
  * @category models

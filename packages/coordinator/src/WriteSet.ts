@@ -105,12 +105,21 @@ export interface WriteSet {
   readonly close: Effect.Effect<void>
 
   /**
-   * {@link WriteSet.close}, as far as it can be done now: answers what is left to do. `receive` is given every page that
-   * is in memory; those that are its `own` are nobody else's any more.
+   * {@link WriteSet.close}, as far as it can be done now: answers what is left to do. The receiver is given every page
+   * that is in memory.
    */
-  readonly closeUnsafe: (
-    receive?: (page: PageNumber, bytes: Uint8Array, isOwn: boolean) => void
-  ) => Effect.Effect<void> | undefined
+  readonly closeUnsafe: (receiver?: PageReceiver) => Effect.Effect<void> | undefined
+}
+
+/**
+ * Who takes over the pages of a set that is closed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PageReceiver {
+  /** Bytes that are its `own` are nobody else's any more. */
+  receive(page: PageNumber, bytes: Uint8Array, isOwn: boolean): void
 }
 
 const mebibyte = 1024 * 1024
@@ -160,6 +169,8 @@ export interface WriteSetOptions extends WriteSetPlace {
 const pagesPerSpill = 256
 
 const absent = Effect.succeed(undefined)
+
+const poolReceiver: PageReceiver = { receive: (_page, bytes) => giveBack(bytes) }
 
 /** What a write set needs once it spills; most never do. */
 interface SpillArea {
@@ -322,14 +333,12 @@ class SpillingWriteSet implements WriteSet {
     return Effect.suspend(() => this.closeUnsafe() ?? Effect.void)
   }
 
-  closeUnsafe(
-    receive?: (page: PageNumber, bytes: Uint8Array, isOwn: boolean) => void
-  ): Effect.Effect<void> | undefined {
+  closeUnsafe(receiver?: PageReceiver): Effect.Effect<void> | undefined {
     // A spill may still be reading what it moves; everybody else is done.
     const isOwn = this.ownsMemory && this.area === undefined
     this.isClosed = true
-    if (receive !== undefined) this.memory.forEach((page, bytes) => receive(page, bytes, isOwn))
-    else if (isOwn) this.memory.forEach((_page, bytes) => giveBack(bytes))
+    if (receiver !== undefined) this.memory.giveTo(receiver, isOwn)
+    else if (isOwn) this.memory.giveTo(poolReceiver, isOwn)
     if (this.area !== undefined) return this.clear
     this.forgetMemory()
     return undefined

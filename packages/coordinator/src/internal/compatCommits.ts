@@ -46,9 +46,9 @@ export class CompatCommits extends Coordinator<CommitRequest, CommitAnswer, Comp
   protected submissionOf(
     request: CommitRequest,
     changes: number,
-    resume: CompatSubmission["resume"]
+    waiter: CompatSubmission["waiter"]
   ): CompatSubmission {
-    return new CompatSubmission(this, this.pageLog, request, changes, resume)
+    return new CompatSubmission(this, this.pageLog, request, changes, waiter)
   }
 }
 
@@ -61,10 +61,10 @@ class CompatSubmission extends Submission<CommitRequest, CommitAnswer, CompatExt
     log: CommitLog["Service"],
     request: CommitRequest,
     changes: number,
-    resume: CompatSubmission["resume"]
+    waiter: CompatSubmission["waiter"]
   ) {
     const pages = request.writes.pagesAscending()
-    super(owner, request, pages, log.commitBytes(pages.length), changes, resume)
+    super(owner, request, pages, log.commitBytes(pages.length), changes, waiter)
     this.log = log
   }
 

@@ -16,7 +16,14 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
 import * as ConflictIndex from "../ConflictIndex.ts"
-import type { CommitProposal, CommitRefusal, Coordination, Outcome, TransactionHold } from "../Coordination.ts"
+import type {
+  CommitProposal,
+  CommitRefusal,
+  CommitWaiter,
+  Coordination,
+  Outcome,
+  TransactionHold
+} from "../Coordination.ts"
 import { maxReadPages } from "../Coordination.ts"
 import {
   Busy,
@@ -150,7 +157,7 @@ export abstract class Coordinator<
   protected abstract submissionOf(
     request: Request,
     changes: number,
-    resume: Submission<Request, Answer, Extra>["resume"]
+    waiter: CommitWaiter<Answer, CommitRefusal | Extra>
   ): Submission<Request, Answer, Extra>
 
   // ---------------------------------------------------------------------------------------------------------------
@@ -245,30 +252,30 @@ export abstract class Coordinator<
   // ---------------------------------------------------------------------------------------------------------------
 
   readonly commit = (request: Request): Effect.Effect<Answer, CommitRefusal | Extra> =>
-    Effect.callback<Answer, CommitRefusal | Extra>((resume) => this.submitUnsafe(request, resume))
+    Effect.callback<Answer, CommitRefusal | Extra>((resume) => this.submitUnsafe(request, resuming(resume)))
 
   readonly submitUnsafe = (
     request: Request,
-    resume: Submission<Request, Answer, Extra>["resume"]
+    waiter: CommitWaiter<Answer, CommitRefusal | Extra>
   ): Effect.Effect<void> | void => {
     const earlier = this.findEarlier(request)
-    if (earlier !== undefined) return resume(earlier)
+    if (earlier !== undefined) return waiter.resume(earlier)
     const pageCount = this.pageCountOf(request)
     if (pageCount === 0) {
       const refusal = this.refuseHere(request)
-      return resume(refusal === undefined ? Exit.succeed(this.answerNothing(request)) : Exit.fail(refusal))
+      return waiter.resume(refusal === undefined ? Exit.succeed(this.answerNothing(request)) : Exit.fail(refusal))
     }
     const refusal = this.refuse(request, pageCount)
-    if (refusal !== undefined) return resume(Exit.fail(refusal))
+    if (refusal !== undefined) return waiter.resume(Exit.fail(refusal))
     const { changes } = this.outcomes
     const verified = this.verify(request)
-    if (verified === undefined) return this.submit(this.submissionOf(request, changes, resume))
+    if (verified === undefined) return this.submit(this.submissionOf(request, changes, waiter))
     const submitted = Effect.callback<Answer, CommitRefusal | Extra>((resumeLater) => {
-      const submission = this.submissionOf(request, changes, resumeLater)
+      const submission = this.submissionOf(request, changes, resuming(resumeLater))
       submission.isStale = true
       return this.submit(submission)
     })
-    return resume(Effect.andThen(verified, submitted))
+    return waiter.resume(Effect.andThen(verified, submitted))
   }
 
   /** Why the request would be refused now, for who has to write something before he can submit it. */
@@ -338,8 +345,8 @@ export abstract class Coordinator<
     if (submission.isStale) {
       // The same transaction may have been submitted again while this one waited.
       const earlier = this.outcomes.changes === submission.changes ? undefined : this.findEarlier(request)
-      if (earlier !== undefined) return submission.resume(earlier)
-      if (submission.hasChanged()) return submission.resume(Exit.die(changedMeanwhile))
+      if (earlier !== undefined) return submission.waiter.resume(earlier)
+      if (submission.hasChanged()) return submission.waiter.resume(Exit.die(changedMeanwhile))
     }
     const highest = pages.at(-1)
     invariant(highest !== undefined, "a commit that is handed over writes at least one page")
@@ -349,7 +356,7 @@ export abstract class Coordinator<
       this.validate(request, pages, size)
     if (refusal !== undefined) {
       this.outcomes.abort(token)
-      return submission.resume(Exit.fail(refusal))
+      return submission.waiter.resume(Exit.fail(refusal))
     }
     const seq = toCommitSeq(this.lastAssigned + 1n)
     this.lastAssigned = seq
@@ -370,12 +377,12 @@ export abstract class Coordinator<
     this.inFlight--
     const answer = submission.answer()
     this.outcomes.commit(request.token, answer)
-    submission.resume(Exit.succeed(answer))
+    submission.waiter.committed(answer)
     this.wakeVisible(seq)
   }
 
   /** The log ended before the commit was durable. */
-  giveUp({ request, resume, seq }: Submission<Request, Answer, Extra>, ended: LogEnded): void {
+  giveUp({ request, seq, waiter }: Submission<Request, Answer, Extra>, ended: LogEnded): void {
     // The failed commits are the last ones; the first of them takes back all (CO-05).
     if (this.index.last >= seq) {
       this.index.retract(seq)
@@ -384,7 +391,7 @@ export abstract class Coordinator<
     this.inFlight--
     const exit = Exit.fail(ended)
     this.outcomes.fail(request.token, exit)
-    resume(exit)
+    waiter.resume(exit)
     this.wakeVisible(seq)
   }
 
@@ -521,6 +528,11 @@ export abstract class Coordinator<
 const page1 = toPageNumber(1)
 
 const changedMeanwhile = new InvariantViolation("a write set stays as it is until its commit is answered")
+
+/** A fiber that waits in an effect of its own. */
+const resuming = <Answer, Error>(
+  resume: (outcome: Effect.Effect<Answer, Error>) => void
+): CommitWaiter<Answer, Error> => ({ committed: (answer) => resume(Exit.succeed(answer)), resume })
 
 /** Both of two conflicts as one: all pages, the higher sequence. */
 const joined = (

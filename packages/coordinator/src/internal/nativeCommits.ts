@@ -43,9 +43,9 @@ export class NativeCommits extends Coordinator<PublishRequest, PublishAnswer, ne
   protected submissionOf(
     request: PublishRequest,
     changes: number,
-    resume: NativeSubmission["resume"]
+    waiter: NativeSubmission["waiter"]
   ): NativeSubmission {
-    return new NativeSubmission(this, this.markers, request, changes, resume)
+    return new NativeSubmission(this, this.markers, request, changes, waiter)
   }
 }
 
@@ -58,14 +58,14 @@ class NativeSubmission extends Submission<PublishRequest, PublishAnswer, never> 
     log: Log,
     request: PublishRequest,
     changes: number,
-    resume: NativeSubmission["resume"]
+    waiter: NativeSubmission["waiter"]
   ) {
     // A copy, so that what was validated is what is recorded.
     const pages: ReadonlyArray<PageNumber> = Array.from(request.pages)
     for (let i = 1; i < pages.length; i++) {
       invariant(Number(pages[i]) > Number(pages[i - 1]), "the pages of a capsule are ascending, each once")
     }
-    super(owner, request, pages, log.commitBytes(pages.length), changes, resume)
+    super(owner, request, pages, log.commitBytes(pages.length), changes, waiter)
     this.log = log
   }
 

@@ -74,7 +74,7 @@ export const nativePageCommits = (
     ...coordinator,
     maxPages: maxPublishPages,
     // The capsule comes first, in the committer's own fiber.
-    submit: (request, resume) => resume(commit(request)),
+    submit: (request, waiter) => waiter.resume(commit(request)),
     onRestart: log.commits.onRestart
   }
 }

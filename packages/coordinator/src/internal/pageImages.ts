@@ -5,6 +5,7 @@
  * Invariant: a page is in the place of its own or in the map, never in both.
  */
 import type { PageNumber } from "@tidemark/core/Scalars"
+import type { PageReceiver } from "../WriteSet.ts"
 
 export class PageImages {
   private firstPage: PageNumber | undefined = undefined
@@ -51,15 +52,17 @@ export class PageImages {
     return pages.sort((a, b) => a - b)
   }
 
-  forEach(visit: (page: PageNumber, bytes: Uint8Array) => void): void {
+  giveTo(receiver: PageReceiver, isOwn: boolean): void {
     const { firstBytes, firstPage, others } = this
-    if (firstPage !== undefined && firstBytes !== undefined) visit(firstPage, firstBytes)
-    if (others !== undefined) { for (const [page, bytes] of others) visit(page, bytes) }
+    if (firstPage !== undefined && firstBytes !== undefined) receiver.receive(firstPage, firstBytes, isOwn)
+    if (others !== undefined) { for (const [page, bytes] of others) receiver.receive(page, bytes, isOwn) }
   }
 
   toMap(): Map<PageNumber, Uint8Array> {
     const map = new Map<PageNumber, Uint8Array>()
-    this.forEach((page, bytes) => map.set(page, bytes))
+    const { firstBytes, firstPage, others } = this
+    if (firstPage !== undefined && firstBytes !== undefined) map.set(firstPage, firstBytes)
+    if (others !== undefined) { for (const [page, bytes] of others) map.set(page, bytes) }
     return map
   }
 

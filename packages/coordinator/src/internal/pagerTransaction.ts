@@ -18,8 +18,8 @@ import * as DatabaseHeaderFormat from "@tidemark/wal/DatabaseHeaderFormat"
 import type { DatabaseTruncated } from "@tidemark/wal/LogErrors"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type { CommitAnswer, CommitError, CommitRequest } from "../CompatCoordinator.ts"
-import type { TransactionHold } from "../Coordination.ts"
+import type { CommitAnswer, CommitError } from "../CompatCoordinator.ts"
+import type { CommitWaiter, TransactionHold } from "../Coordination.ts"
 import { WriteSetTooLarge } from "../CoordinatorErrors.ts"
 import type { PageCache } from "../PageCache.ts"
 import type { Isolation, ReadError, Transaction, WriteError } from "../Pager.ts"
@@ -216,7 +216,7 @@ export class PagerTransaction implements Transaction {
 
   get commit(): Effect.Effect<CommitAnswer, CommitError> {
     return Effect.onExitPrimitive(
-      Effect.map(Effect.callback<CommitAnswer, CommitError>((resume) => this.submit(resume)), (answer) => {
+      Effect.map(this.submitted, (answer) => {
         this.committed(answer)
         return answer
       }),
@@ -231,22 +231,28 @@ export class PagerTransaction implements Transaction {
     })
   }
 
+  /** {@link PagerTransaction.submit}, for a fiber. */
+  get submitted(): Effect.Effect<CommitAnswer, CommitError> {
+    return Effect.callback((resume) => this.submit({ committed: (answer) => resume(Exit.succeed(answer)), resume }))
+  }
+
   /**
    * Hands the writes to the coordinator; what it answers steps back, as long as that is possible. Whoever calls it says
    * when it was `committed`, and releases the transaction afterwards.
    */
-  submit(resume: (outcome: Effect.Effect<CommitAnswer, CommitError>) => void): Effect.Effect<void> | void {
+  submit(waiter: CommitWaiter<CommitAnswer, CommitError>): Effect.Effect<void> | void {
     this.assertOpen()
     this.isOver = true
     const { databasePages } = this.hold.reader
-    const { coordinator } = this.parts
-    if (this.pages === databasePages && this.kept === databasePages) return coordinator.submit(this.request(), resume)
-    return resume(
-      Effect.flatMap(
-        this.settleSize,
-        () =>
-          Effect.callback<CommitAnswer, CommitError>((resumeLater) => coordinator.submit(this.request(), resumeLater))
-      )
+    if (this.pages === databasePages && this.kept === databasePages) return this.handOver(waiter)
+    return waiter.resume(
+      Effect.flatMap(this.settleSize, () =>
+        Effect.callback<CommitAnswer, CommitError>((resume) =>
+          this.handOver({
+            committed: (answer) => resume(Exit.succeed(answer)),
+            resume
+          })
+        ))
     )
   }
 
@@ -254,17 +260,17 @@ export class PagerTransaction implements Transaction {
     this.answer = answer
   }
 
-  private request(): CommitRequest {
-    const { reads, writes } = this
+  private handOver(waiter: CommitWaiter<CommitAnswer, CommitError>): Effect.Effect<void> | void {
+    const { hold, reads, writes } = this
     // The snapshot is not read any more: a checkpoint that waits for readers does not wait for committers.
-    this.hold.endReading()
-    return {
-      token: this.token,
-      snapshot: this.snapshot,
+    hold.endReading()
+    return this.parts.coordinator.submit({
+      token: hold.token,
+      snapshot: hold.snapshot,
       writes,
       reads: reads === undefined ? undefined : Array.from(reads).filter((page) => !writes.has(page)),
-      databasePages: this.kept < this.hold.reader.databasePages ? this.pages : undefined
-    }
+      databasePages: this.kept < hold.reader.databasePages ? this.pages : undefined
+    }, waiter)
   }
 
   /**
@@ -307,13 +313,15 @@ export class PagerTransaction implements Transaction {
     this.isOver = true
     this.hold.end()
     const { answer, writes } = this
-    if (answer === undefined || writes.isSpilled) return writes.closeUnsafe()
-    const { cache } = this.parts
-    const { commitSeq } = answer
-    return writes.closeUnsafe((page, bytes, isOwn) => {
-      if (isOwn) cache.adopt(page, commitSeq, bytes)
-      else cache.put(page, commitSeq, bytes)
-    })
+    return answer === undefined || writes.isSpilled ? writes.closeUnsafe() : writes.closeUnsafe(this)
+  }
+
+  /** A page of the commit, for the cache. */
+  receive(page: PageNumber, bytes: Uint8Array, isOwn: boolean): void {
+    const { answer, parts: { cache } } = this
+    invariant(answer !== undefined, "the pages of a commit are received when it was answered")
+    if (isOwn) cache.adopt(page, answer.commitSeq, bytes)
+    else cache.put(page, answer.commitSeq, bytes)
   }
 
   private assertOpen(): void {

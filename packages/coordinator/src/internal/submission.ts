@@ -5,9 +5,8 @@
 import type { CommitSeq, PageNumber, TxnToken } from "@tidemark/core/Scalars"
 import { toCommitSeq } from "@tidemark/core/Scalars"
 import type { Admission, HandOverWaiter, LogEnded } from "@tidemark/wal/GroupCommit"
-import type * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type { CommitProposal, CommitRefusal } from "../Coordination.ts"
+import type { CommitProposal, CommitRefusal, CommitWaiter } from "../Coordination.ts"
 
 /** What happens to a submission. */
 export interface SubmissionOwner<Request extends CommitProposal, Answer, Extra> {
@@ -24,7 +23,7 @@ export abstract class Submission<Request extends CommitProposal, Answer, Extra> 
   readonly pages: ReadonlyArray<PageNumber>
   /** Bytes in the log. */
   readonly length: number
-  readonly resume: (outcome: Effect.Effect<Answer, CommitRefusal | Extra>) => void
+  readonly waiter: CommitWaiter<Answer, CommitRefusal | Extra>
   /** Of the outcomes, when this token was not among them. */
   readonly changes: number
   /** What was looked at when it was submitted may have changed since then. */
@@ -42,14 +41,14 @@ export abstract class Submission<Request extends CommitProposal, Answer, Extra> 
     pages: ReadonlyArray<PageNumber>,
     length: number,
     changes: number,
-    resume: Submission<Request, Answer, Extra>["resume"]
+    waiter: CommitWaiter<Answer, CommitRefusal | Extra>
   ) {
     this.owner = owner
     this.request = request
     this.pages = pages
     this.length = length
     this.changes = changes
-    this.resume = resume
+    this.waiter = waiter
   }
 
   /** Hands itself over to its log, when it was accepted. */
@@ -71,7 +70,7 @@ export abstract class Submission<Request extends CommitProposal, Answer, Extra> 
 
   refuse(ended: LogEnded): void {
     this.isDecided = true
-    this.resume(Exit.fail(ended))
+    this.waiter.resume(Exit.fail(ended))
   }
 
   succeed(): void {

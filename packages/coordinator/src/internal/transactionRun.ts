@@ -9,10 +9,11 @@
  * Invariant: a transaction begins inside of what releases it, so that nothing can interrupt between the two. It may be
  * released before that, by whoever knows that it is over: the first release counts.
  */
+import { invariant } from "@tidemark/core/Invariant"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { CommitAnswer, CommitError } from "../CompatCoordinator.ts"
-import type { TransactionHold } from "../Coordination.ts"
+import type { CommitWaiter, TransactionHold } from "../Coordination.ts"
 import { Busy, Conflict, SerializationFailure } from "../CoordinatorErrors.ts"
 import type { Isolation, Transaction } from "../Pager.ts"
 import { finished } from "./finished.ts"
@@ -40,10 +41,13 @@ export interface RunKind {
 }
 
 /** One run of `use` in a transaction. A class, because every transaction makes one. */
-export class TransactionRun<A, E, R> {
+export class TransactionRun<A, E, R> implements CommitWaiter<CommitAnswer, CommitError> {
   private readonly kind: RunKind
   private readonly use: (transaction: Transaction) => Effect.Effect<A, E, R>
   private transaction: PagerTransaction | undefined = undefined
+  /** Of the commit that is under way: what `use` has answered, and who waits for it. */
+  private used: Exit.Success<A, E> | undefined = undefined
+  private tell: ((outcome: Effect.Effect<A, E | CommitError, R>) => void) | undefined = undefined
 
   constructor(kind: RunKind, use: (transaction: Transaction) => Effect.Effect<A, E, R>) {
     this.kind = kind
@@ -67,38 +71,42 @@ export class TransactionRun<A, E, R> {
     const used = this.use(transaction)
     const exit = finished(used)
     if (exit !== undefined && Exit.isSuccess(exit)) {
-      return transaction.submit((outcome) => resume(this.answer(transaction, outcome, exit.value)))
+      this.used = exit
+      this.tell = resume
+      return transaction.submit(this)
     }
     return resume(this.recovering(
       transaction,
       Effect.flatMap(used, (value) =>
-        Effect.map(
-          Effect.callback<CommitAnswer, CommitError>((resumeLater) => transaction.submit(resumeLater)),
-          (answer) => {
-            transaction.committed(answer)
-            return value
-          }
-        ))
+        Effect.map(transaction.submitted, (answer) => {
+          transaction.committed(answer)
+          return value
+        }))
     ))
   }
 
-  private answer(
-    transaction: PagerTransaction,
-    outcome: Effect.Effect<CommitAnswer, CommitError>,
-    value: A
-  ): Effect.Effect<A, E | CommitError, R> {
-    const exit = finished(outcome)
-    if (exit !== undefined && Exit.isSuccess(exit)) {
-      transaction.committed(exit.value)
-      return Exit.succeed(value)
-    }
-    return this.recovering(
+  committed(answer: CommitAnswer): void {
+    const { tell, transaction, used } = this.underWay
+    transaction.committed(answer)
+    // The exit that `use` has answered is what the whole comes to.
+    tell(used)
+  }
+
+  resume(outcome: Effect.Effect<CommitAnswer, CommitError>): void {
+    const { tell, transaction, used } = this.underWay
+    tell(this.recovering(
       transaction,
       Effect.map(outcome, (answer) => {
         transaction.committed(answer)
-        return value
+        return used.value
       })
-    )
+    ))
+  }
+
+  private get underWay() {
+    const { tell, transaction, used } = this
+    invariant(tell !== undefined && transaction !== undefined && used !== undefined, "a commit is under way")
+    return { tell, transaction, used }
   }
 
   private recovering(

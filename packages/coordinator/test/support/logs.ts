@@ -213,7 +213,10 @@ export const nativeLog: LogKind = {
           ...native,
           ...commits,
           submitUnsafe: submit,
-          commit: (request) => Effect.callback((resume) => submit(request, resume)),
+          commit: (request) =>
+            Effect.callback((resume) =>
+              submit(request, { committed: (answer) => resume(Effect.succeed(answer)), resume })
+            ),
           restoreState: () => Effect.die("a native coordinator goes on where its log ends")
         })
       })
