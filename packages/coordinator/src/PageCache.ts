@@ -88,8 +88,8 @@ export const versionOverheadBytes = 256
 const base = toCommitSeq(0n)
 
 /**
- * Versions of one page that are held at the most; the one put first goes first: the newest, and two before it for
- * transactions that are under way. A page that is committed all the time would otherwise fill the cache with versions
+ * Versions of one page that are held at the most; the oldest goes first, for any other: the newest, and two before it
+ * for transactions that are under way. A page that is committed all the time would otherwise fill the cache with versions
  * that nobody sees any more.
  *
  * @category constants
@@ -104,7 +104,7 @@ interface Version {
   /** Towards those used later and earlier; the ring begins and ends in `ends`. */
   later: Version
   earlier: Version
-  /** Other versions of the same page. */
+  /** The next older version of the same page that is held. */
   next: Version | undefined
 }
 
@@ -195,18 +195,22 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
     }
   }
 
-  /** Versions are found by walking a page's list, which therefore stays short. */
-  const dropSurplus = (newest: Version): void => {
-    let last = newest
-    for (let kept = 1; kept < maxVersionsPerPage; kept++) {
-      if (last.next === undefined) return
-      last = last.next
+  /**
+   * Takes the oldest version out of the list of a page that has as many as it may, for the next one: versions are found
+   * by walking the list, which therefore stays short.
+   */
+  const takeSurplus = (newest: Version): Version | undefined => {
+    let before = newest
+    for (let kept = 2; kept < maxVersionsPerPage; kept++) {
+      if (before.next === undefined) return undefined
+      before = before.next
     }
-    const surplus = last.next
-    if (surplus === undefined) return
-    invariant(surplus.next === undefined, "a page has one version too many at the most")
-    last.next = undefined
+    const surplus = before.next
+    if (surplus === undefined) return undefined
+    invariant(surplus.next === undefined, "a page has no more versions than it may")
+    before.next = undefined
     letGo(surplus)
+    return surplus
   }
 
   const dropPage = (page: PageNumber): void => {
@@ -218,15 +222,37 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
     }
   }
 
+  /** Puts an entry into the list of its page, which stays in order. */
+  const insert = (entry: Version, newest: Version | undefined): void => {
+    if (newest === undefined || newest.version < entry.version) {
+      entry.next = newest
+      pages.set(entry.page, entry)
+      return
+    }
+    let before = newest
+    while (before.next !== undefined && before.next.version > entry.version) before = before.next
+    entry.next = before.next
+    before.next = entry
+  }
+
+  const add = (page: PageNumber, version: CommitSeq, own: Uint8Array, newest: Version | undefined): void => {
+    let entry = newest === undefined ? undefined : takeSurplus(newest)
+    if (entry === undefined) entry = { page, version, bytes: own, later: ends, earlier: ends, next: undefined }
+    else {
+      entry.version = version
+      entry.bytes = own
+    }
+    insert(entry, newest)
+    linkAsLatest(entry)
+    size += 1
+  }
+
   const adopt = (page: PageNumber, version: CommitSeq, own: Uint8Array): void => {
-    const known = find(page, version)
-    if (known === undefined) {
-      const entry: Version = { page, version, bytes: own, later: ends, earlier: ends, next: pages.get(page) }
-      pages.set(page, entry)
-      linkAsLatest(entry)
-      size += 1
-      dropSurplus(entry)
-    } else {
+    const newest = pages.get(page)
+    // Nearly always it is newer than all that are here.
+    const known = newest === undefined || newest.version < version ? undefined : find(page, version)
+    if (known === undefined) add(page, version, own, newest)
+    else {
       bytes -= costOf(known.bytes)
       giveBack(known.bytes)
       known.bytes = own
