@@ -82,6 +82,11 @@ export interface MemoryDiskOptions {
   readonly async?: boolean | { readonly seed: number; readonly maxTurns: number } | undefined
   /** Sum of the sizes of all files above which writes fail with `ENOSPC`, having written what fits. Default: no limit. */
   readonly capacityBytes?: number | undefined
+  /**
+   * Whether writes that say `tail` are widened to whole blocks of 4,096 bytes, as a platform does that writes past its
+   * page cache: what the block before them holds is written again, and zeros behind them. Default `false`.
+   */
+  readonly widensTails?: boolean | undefined
 }
 
 /**
@@ -385,7 +390,8 @@ export class MemoryDisk {
       holds: this.#holds,
       locks: this.#locks,
       nextTurns: this.#nextTurns,
-      freeBytes: () => this.#freeBytes()
+      freeBytes: () => this.#freeBytes(),
+      widensTails: this.#options.widensTails === true
     }
   }
 

@@ -83,6 +83,8 @@ interface Workload {
   readonly writers: number
   readonly checkpoints: ReadonlyArray<CheckpointMode>
   readonly options?: Partial<SqliteWalOptions>
+  /** Whether batches are written in whole blocks, as past a page cache. */
+  readonly widensTails?: boolean
 }
 
 /** Writers that commit side by side while checkpoints of the given modes run. */
@@ -100,7 +102,8 @@ const work = (ledger: Ledger, opened: Opened, { checkpoints, rounds, seed, write
 }
 
 const record = Effect.fnUntraced(function*(workload: Workload) {
-  const disk = prepareDisk(MemoryDisk.make({ async: { seed: workload.seed, maxTurns: 2 } }))
+  const { seed, widensTails } = workload
+  const disk = prepareDisk(MemoryDisk.make({ async: { seed, maxTurns: 2 }, widensTails }))
   const trace = disk.record<Mark>()
   const ledger = new Ledger(workload.pageSize)
   ledger.onAcknowledged = (seq) => trace.mark({ kind: "acknowledged", seq })
@@ -159,10 +162,18 @@ describe("SqliteWal, power losses", () => {
       writers: 2,
       checkpoints: [],
       options: { autoCheckpointFrames: 6, restartFrames: 12, preallocateBytes: 0 }
+    },
+    {
+      seed: 8,
+      pageSize: PageSize.make(512),
+      rounds: 3,
+      writers: 3,
+      checkpoints: everyMode,
+      widensTails: true
     }
   ]
   it.effect.each(workloads)(
-    "SWAL-08 commits and checkpoints of every mode (seed $seed)",
+    "SWAL-08 commits and checkpoints of every mode (seed $seed, whole blocks: $widensTails)",
     (workload) =>
       Effect.gen(function*() {
         const { ledger, trace } = yield* record(workload)

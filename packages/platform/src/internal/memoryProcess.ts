@@ -11,11 +11,13 @@ import type * as Scope from "effect/Scope"
 import { type AcquireOptions, FileLock, type HeldOptions, type LockRange, RangeLocked } from "../FileLock.ts"
 import type { Fault } from "../MemoryDisk.ts"
 import { type ProcessIdentity, ProcessLiveness } from "../ProcessLiveness.ts"
+import { blockBytes } from "../TailMemory.ts"
 import { Vfs, type VfsFile, type VfsIdentity, type VfsOpenOptions } from "../Vfs.ts"
 import { VfsError, type VfsOperation } from "../VfsError.ts"
 import type { DiskFaults, DiskHolds } from "./diskFaults.ts"
 import { directoryAt, fileAt, makeDirectories, normalizePath, pathSegments, placeOf, Refusal } from "./diskPaths.ts"
 import type { DiskWorld, FileNode } from "./diskWorld.ts"
+import { byteLengthOf } from "./transfer.ts"
 
 /**
  * What a process sees of the disk. `world` is another one after a power loss.
@@ -31,6 +33,8 @@ export interface MountedDisk {
   readonly nextTurns: () => number
   /** Bytes that may still be added to files. */
   readonly freeBytes: () => number
+  /** `MemoryDiskOptions.widensTails`. */
+  readonly widensTails: boolean
 }
 
 /** @internal */
@@ -152,6 +156,17 @@ export class MemoryProcess {
         this.#write(file, buffers, position)
       })
     }
+    const writeWidened = (buffers: ReadonlyArray<Uint8Array>, position: number) => {
+      checkPosition(position)
+      return this.#onFile("write", handle, () => {
+        refuseReadOnly(handle, "EBADF")
+        const start = position - (position % blockBytes)
+        const front = new Uint8Array(position - start)
+        file.current.read(front, start)
+        const behind = new Uint8Array(-(position + byteLengthOf(buffers)) & (blockBytes - 1))
+        this.#write(file, [front, ...buffers, behind], start)
+      })
+    }
     const sync = (operation: "syncData" | "syncFull") =>
       Effect.suspend(() => {
         const upTo = this.#disk.world.sequence
@@ -171,7 +186,11 @@ export class MemoryProcess {
         return this.#step("read", path, () => readNow(buffer, position))
       },
       write,
-      writeAndSyncData: (buffers, position) => Effect.andThen(write(buffers, position), syncData),
+      writeAndSyncData: (buffers, position, how) =>
+        Effect.andThen(
+          how?.tail === true && this.#disk.widensTails ? writeWidened(buffers, position) : write(buffers, position),
+          syncData
+        ),
       syncData,
       syncFull: sync("syncFull"),
       truncate: (size) => {
