@@ -45,6 +45,8 @@ export interface EngineOptions {
   readonly overlapWaiters: number
 }
 
+const nothingToUndo = () => {}
+
 /** @internal */
 export class CommitEngine implements GroupCommit {
   private readonly sink: GroupCommitSink
@@ -124,11 +126,11 @@ export class CommitEngine implements GroupCommit {
     const ended = this.ended()
     if (ended !== undefined) {
       admission.refuse(ended)
-      return () => {}
+      return nothingToUndo
     }
     if (this.admissions.length === 0 && this.hasRoom(admission.length)) {
       admission.enter()
-      return () => {}
+      return nothingToUndo
     }
     this.admissions.push(admission)
     return () => {
