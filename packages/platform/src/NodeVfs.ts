@@ -115,22 +115,28 @@ const openSynchronous = (descriptor: number) => (done: (cause: unknown, opened: 
   NodeFs.open(`/proc/self/fd/${descriptor}`, O_RDWR | O_DSYNC, done)
 }
 
+/** What reads that find out about a file system go to. Nobody looks at it. */
+let probe: Uint8Array | undefined
+
 /**
  * The same with `O_DIRECT`, for file systems that have it. One that says so and then wants other blocks is found out by a
- * read, which is refused in the same way.
+ * read, which is refused in the same way; where the file is empty yet, by the first write.
  */
 const openDirect = (descriptor: number): OpenOnceMore | undefined => {
   const { O_DIRECT, O_DSYNC, O_RDWR } = NodeFs.constants
   // Linux alone has it.
   if (O_DIRECT === undefined) return undefined
-  return (done) =>
+  return (done) => {
+    const memory = probe ??= TailMemory.make(TailMemory.blockBytes)
+    if (!TailMemory.isTailMemory(memory.buffer)) return done(codeError("ENOTSUP", "there is no memory for it"), -1)
     NodeFs.open(`/proc/self/fd/${descriptor}`, O_RDWR | O_DSYNC | O_DIRECT, (refused, opened) => {
       if (refused !== null) return done(refused, opened)
-      NodeFs.read(opened, TailMemory.make(TailMemory.blockBytes), 0, TailMemory.blockBytes, 0, (cause) => {
+      NodeFs.read(opened, memory, 0, TailMemory.blockBytes, 0, (cause) => {
         if (cause === null) return done(null, opened)
         NodeFs.close(opened, () => done(cause, opened))
       })
     })
+  }
 }
 
 const makeVfs = (options: NodeVfsOptions = {}): Vfs["Service"] => {

@@ -9,6 +9,11 @@
  * in the first and the last of these blocks belongs to the file from then on; it fills them. Bytes that lie otherwise are
  * copied, and the result is the same.
  *
+ * A long read (`VfsFile.read`) fills memory of this kind in the same way: bytes that lie as their blocks do in the file
+ * may come without a copy, and then everything else in the first and the last of these blocks is overwritten, too.
+ *
+ * Where WebAssembly is missing (`node --jitless`) or has no memory left it is plain memory, and everything is copied.
+ *
  * **Example** (In place)
  *
  * ```ts
@@ -34,7 +39,7 @@ import { invariant } from "@tidemark/core/Invariant"
 export const blockBytes = 4096
 
 /** What is used of the global of this name, which the ECMAScript library does not declare. */
-declare const WebAssembly: {
+declare const WebAssembly: undefined | {
   readonly Memory: new(size: { readonly initial: number; readonly maximum: number }) => { readonly buffer: ArrayBuffer }
 }
 
@@ -52,13 +57,19 @@ const made = new WeakSet<ArrayBufferLike>()
 export const make = (length: number): Uint8Array<ArrayBuffer> => {
   invariant(Number.isSafeInteger(length) && length > 0, "memory has at least one byte")
   const pages = Math.ceil(length / pageBytes)
-  const { buffer } = new WebAssembly.Memory({ initial: pages, maximum: pages })
-  made.add(buffer)
-  return new Uint8Array(buffer)
+  if (typeof WebAssembly === "undefined") return new Uint8Array(pages * pageBytes)
+  try {
+    const { buffer } = new WebAssembly.Memory({ initial: pages, maximum: pages })
+    made.add(buffer)
+    return new Uint8Array(buffer)
+  } catch {
+    // It reserves many times as much of the address space, which a limit may not allow.
+    return new Uint8Array(pages * pageBytes)
+  }
 }
 
 /**
- * Whether {@link make} made it.
+ * Whether {@link make} made it, and it begins at a page.
  *
  * @category guards
  * @since 0.1.0

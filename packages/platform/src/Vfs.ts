@@ -62,6 +62,8 @@ export interface VfsFile {
   /**
    * Reads into `buffer` from byte `position` on and answers how many bytes there were. Fewer than `buffer.length` only
    * at the end of the file; 0 at or behind it.
+   *
+   * In memory of `TailMemory` what stands around the buffer, in its first and last 4,096 bytes, may be overwritten.
    */
   readonly read: (buffer: Uint8Array, position: number) => Effect.Effect<number, VfsError>
 
@@ -87,7 +89,9 @@ export interface VfsFile {
    *
    * With `tail` the platform may write past its page cache, where it can. The caller says by it that this is the end of
    * all that means anything in the file: bytes behind it, up to the next multiple of 4,096, may become zeros, and the
-   * file may become longer by so many. Nothing else is written to the file meanwhile.
+   * file may become longer by so many. Nothing else is written to the file meanwhile; and between this call and the next
+   * one nothing is written by another handle of the file, in this process or another one: what stands in front of the
+   * next bytes may be remembered and written again.
    */
   readonly writeAndSyncData: (
     buffers: ReadonlyArray<Uint8Array>,

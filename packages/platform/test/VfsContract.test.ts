@@ -32,6 +32,11 @@ vfsContract(
   Layer.suspend(() => MemoryVfs.layerDisk(MemoryDisk.make({ async: { seed: 7, maxTurns: 4 } }))),
   makeInMemory
 )
+vfsContract(
+  "MemoryVfs, past a page cache",
+  Layer.suspend(() => MemoryVfs.layerDisk(MemoryDisk.make({ widensTails: true }))),
+  makeInMemory
+)
 vfsContract("NodeVfs", NodeVfs.layer, makeOnDisk)
 vfsContract("NodeVfs, never on the calling thread", NodeVfs.layerVfsOptions({ inlineSyncMaxMicros: 0 }), makeOnDisk)
 

@@ -308,6 +308,100 @@ export const vfsContract = (name: string, layer: Layer.Layer<Vfs>, makeDirectory
         }))
     })
 
+    describe("writeAndSyncData with tail", () => {
+      const block = 4096
+      const upToBlock = (position: number) => Math.ceil(position / block) * block
+
+      /** Writes to the file, and to the model what the file holds afterwards if that is allowed. */
+      const writeTail = (
+        file: VfsFile,
+        model: Uint8Array,
+        written: Uint8Array,
+        position: number,
+        background: boolean
+      ) =>
+        Effect.gen(function*() {
+          const third = Math.floor(written.length / 3)
+          yield* file.writeAndSyncData([written.subarray(0, third), written.subarray(third)], position, {
+            background,
+            tail: true
+          })
+          const found = yield* contents(file)
+          const end = position + written.length
+          const until = upToBlock(end)
+          assert.isAtLeast(found.length, Math.max(model.length, end))
+          assert.isAtMost(found.length, Math.max(model.length, until))
+          const expected = new Uint8Array(found.length)
+          expected.set(model)
+          expected.set(written, position)
+          for (let at = end; at < Math.min(until, found.length); at++) {
+            if (found[at] === 0) expected[at] = 0
+          }
+          assert.isTrue(Buffer.from(found.buffer).equals(expected), `what is written at ${position} is there`)
+          return found
+        })
+
+      for (const background of [false, true]) {
+        test(
+          `what is before it and it itself is exact, and behind it nothing but zeros is new, ${
+            background ? "in the background" : "on some thread"
+          }`,
+          (vfs, directory) =>
+            Effect.gen(function*() {
+              const file = yield* vfs.open(`${directory}/a`, { access: "readWrite", create: "exclusive" })
+              let model = new Uint8Array(5 * block + 77).fill(0xaa)
+              yield* file.write([model], 0)
+              let position = 10
+              let value = 0
+              for (const length of [1, 100, block - 111, block, block + 1, 3, 3 * block, 500]) {
+                model = yield* writeTail(file, model, new Uint8Array(length).fill(++value), position, background)
+                position += length
+              }
+              // Behind a gap, and before the end once more.
+              model = yield* writeTail(file, model, new Uint8Array(9).fill(21), position + 2 * block, background)
+              model = yield* writeTail(file, model, new Uint8Array(block).fill(22), block + 5, background)
+              yield* writeTail(file, model, new Uint8Array(1).fill(23), 2 * block - 1, background)
+            })
+        )
+      }
+
+      test(
+        "other writes and cuts between such writes are neither lost nor undone",
+        (vfs, directory) =>
+          Effect.gen(function*() {
+            const file = yield* vfs.open(`${directory}/a`, { access: "readWrite", create: "exclusive" })
+            let model = yield* writeTail(file, new Uint8Array(0), new Uint8Array(100).fill(1), 0, false)
+            for (let round = 0; round < 4; round++) {
+              const end = 100 * (round + 1)
+              yield* file.write([bytes(50 + round, 50 + round)], end - 3)
+              model.fill(50 + round, end - 3, end - 1)
+              if (round % 2 === 1) {
+                yield* file.truncate(end - 2)
+                model = model.slice(0, end - 2)
+              }
+              model = yield* writeTail(file, model, new Uint8Array(100).fill(2 + round), end, round > 1)
+            }
+          })
+      )
+
+      test("refuses a file that is open for reading", (vfs, directory) =>
+        Effect.gen(function*() {
+          const path = `${directory}/a`
+          yield* create(vfs, path, 1, 2, 3)
+          const file = yield* vfs.open(path, { access: "read" })
+          for (const background of [false, true]) {
+            yield* refuses(
+              file.writeAndSyncData([bytes(9)], 0, { background, tail: true }),
+              "write",
+              path,
+              "EBADF",
+              "EACCES"
+            )
+          }
+          assert.deepStrictEqual(yield* contents(file), bytes(1, 2, 3))
+        }))
+    })
+
     describe("truncate", () => {
       test("cuts, extends with zeros, and what was cut does not come back", (vfs, directory) =>
         Effect.gen(function*() {

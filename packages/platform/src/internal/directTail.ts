@@ -43,7 +43,7 @@ export class DirectTail {
     this.end = -1
   }
 
-  /** `readFront` reads what the file holds at a position, as far as it goes. */
+  /** `readFront` reads what the file holds at a position, as far as it goes. When it throws nothing has begun. */
   begin(
     buffers: ReadonlyArray<Uint8Array>,
     position: number,
@@ -55,7 +55,7 @@ export class DirectTail {
     const front = position - start
     const total = upToBlock(position + length) - start
     const [only] = buffers
-    const isInPlace = buffers.length === 1 && only !== undefined && hasRoomAround(only, front, total)
+    const isInPlace = buffers.length === 1 && only !== undefined && liesInBlocks(only, front)
     const bytes = isInPlace ? new Uint8Array(only.buffer, only.byteOffset - front, total) : this.stage(total)
     if (this.end === position) bytes.set(front === 0 ? nothing : this.lastBlock.subarray(0, front))
     else if (front > 0) {
@@ -98,12 +98,11 @@ const leastReadBytes = 64 * 1024
 export const widenedRead = (buffer: Uint8Array, position: number): Widened | undefined => {
   if (buffer.length < leastReadBytes) return undefined
   const start = downToBlock(position)
+  if (!liesInBlocks(buffer, position - start)) return undefined
   const total = upToBlock(position + buffer.length) - start
-  if (!hasRoomAround(buffer, position - start, total)) return undefined
   return { bytes: new Uint8Array(buffer.buffer, buffer.byteOffset - (position - start), total), position: start }
 }
 
-/** Whether the bytes lie in memory as their blocks lie in the file, with the rest of these blocks around them. */
-const hasRoomAround = (bytes: Uint8Array, front: number, total: number): boolean =>
-  bytes.byteOffset % blockBytes === front && TailMemory.isTailMemory(bytes.buffer) &&
-  bytes.byteOffset - front + total <= bytes.buffer.byteLength
+/** Whether the bytes lie in memory as their blocks lie in the file. Such memory is whole blocks: the rest of these is there. */
+const liesInBlocks = (bytes: Uint8Array, front: number): boolean =>
+  bytes.byteOffset % blockBytes === front && TailMemory.isTailMemory(bytes.buffer)

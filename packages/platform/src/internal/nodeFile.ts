@@ -7,6 +7,9 @@
  * 2. Positions are safe integers. `node:fs` silently writes at the descriptor's own cursor when it is given anything
  *    but a number.
  * 3. What a plain write left to be synced is counted, because the next sync pays for it (`syncRoute.ts`).
+ * 4. What the system refuses to do past the page cache (`EINVAL`: it wants other blocks than these) is done in the usual
+ *    way, and so is everything after it on this file. Such a refusal comes before a byte is written; every other failure
+ *    is final.
  *
  * @internal
  */
@@ -79,6 +82,7 @@ export const makeNodeFile = (options: {
   /** The same past the page cache. */
   let direct: { readonly descriptor: number | undefined } | undefined
   const directTail = new DirectTail()
+  let refusesDirect = false
   let callsUnderWay = 0
   let isClosing = false
   let onIdle: (() => void) | undefined
@@ -106,6 +110,7 @@ export const makeNodeFile = (options: {
       } catch (defect) {
         // What throws here was never handed to the system, and a close must not wait for it.
         leave()
+        if (defect instanceof VfsError) return resume(Effect.fail(defect))
         throw defect
       }
     }))
@@ -118,6 +123,15 @@ export const makeNodeFile = (options: {
     calls.read(descriptor, buffer, 0, buffer.length, position, done)
   const readSomeSync = (buffer: Uint8Array, position: number) =>
     calls.readSync(descriptor, buffer, 0, buffer.length, position)
+
+  /** Throws a `VfsError`. */
+  const readNow = (buffer: Uint8Array, position: number): number => {
+    try {
+      return readFullySync(readSomeSync, buffer, position)
+    } catch (cause) {
+      throw toVfsError("read", path, cause)
+    }
+  }
 
   const startWrite = (buffers: ReadonlyArray<Uint8Array>, position: number, done: Done<void>) => {
     checkPosition(position)
@@ -142,13 +156,12 @@ export const makeNodeFile = (options: {
   const write = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
     call<void>("write", (done) => startWrite(buffers, position, done))
 
+  const startWriteAndSync = (buffers: ReadonlyArray<Uint8Array>, position: number, done: Done<void>) =>
+    startWrite(buffers, position, (cause) => cause === null ? startSync("syncData", done) : done(cause, undefined))
+
   // One call, so that a close that has begun waits for both halves.
   const writeAndSyncInPool = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
-    call<void>(
-      "write",
-      (done) =>
-        startWrite(buffers, position, (cause) => cause === null ? startSync("syncData", done) : done(cause, undefined))
-    )
+    call<void>("write", (done) => startWriteAndSync(buffers, position, done))
 
   const leave = Effect.sync(() => leaveRoute(route))
 
@@ -206,16 +219,28 @@ export const makeNodeFile = (options: {
       return Effect.ensuring(write, leave)
     }))
 
+  const openedDirectly = () => refusesDirect ? undefined : direct?.descriptor
+
   /** Where a write at the end of the file goes directly, `undefined` where it does not. */
   const directDescriptor = (buffers: ReadonlyArray<Uint8Array>): number | undefined => {
     if (direct === undefined && !isClosing) openDirect()
-    if (byteLengthOf(buffers) > maxDirectBytes) return undefined
+    const bytes = byteLengthOf(buffers)
+    // Widened, nothing would be a whole block: it changes nothing, not even the size.
+    if (bytes === 0 || bytes > maxDirectBytes) return undefined
     // Its own sync covers its own bytes only, and this call promises those of earlier plain writes, too.
-    return unsyncedBytes() > 0 ? undefined : direct?.descriptor
+    return unsyncedBytes() > 0 ? undefined : openedDirectly()
   }
 
+  /** Throws a `VfsError` when what stands in front cannot be read; then nothing has begun. */
   const beginDirect = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
-    directTail.begin(buffers, position, (into, at) => readFullySync(readSomeSync, into, at))
+    directTail.begin(buffers, position, readNow)
+
+  /** Whether the system takes no such blocks (invariant 4), which is remembered. */
+  const isRefusal = (cause: unknown): boolean => {
+    if (cause === null || codeOf(cause) !== "EINVAL") return false
+    refusesDirect = true
+    return true
+  }
 
   const writeDirectlyInPool = (to: number, buffers: ReadonlyArray<Uint8Array>, position: number) =>
     call<void>("write", (done) => {
@@ -224,20 +249,24 @@ export const makeNodeFile = (options: {
         calls.writev(to, some, at, written)
       writeFully(writeTo, [widened.bytes], widened.position, (cause) => {
         directTail.finish(widened, cause === null)
-        done(cause, undefined)
+        if (isRefusal(cause)) startWriteAndSync(buffers, position, done)
+        else done(cause, undefined)
       })
     })
 
-  /** Throws what the system does. */
-  const writeDirectlyOnThread = (to: number, buffers: ReadonlyArray<Uint8Array>, position: number) => {
+  /** Answers whether the system takes such blocks. Throws what it throws otherwise. */
+  const writeDirectlyOnThread = (to: number, buffers: ReadonlyArray<Uint8Array>, position: number): boolean => {
     const widened = beginDirect(buffers, position)
     let hasSucceeded = false
     try {
       writeFullySync((some, at) => calls.writevSync(to, some, at), [widened.bytes], widened.position)
       hasSucceeded = true
+    } catch (cause) {
+      if (!isRefusal(cause)) throw cause
     } finally {
       directTail.finish(widened, hasSucceeded)
     }
+    return hasSucceeded
   }
 
   const writeAndSyncOnThread = (
@@ -248,8 +277,7 @@ export const makeNodeFile = (options: {
     if (isClosing) return Effect.fail(closedError("write", path))
     let operation: VfsOperation = "write"
     try {
-      if (to !== undefined) writeDirectlyOnThread(to, buffers, position)
-      else {
+      if (to === undefined || !writeDirectlyOnThread(to, buffers, position)) {
         directTail.forget()
         writeFullySync(writeSomeSync, buffers, position)
         operation = "syncData"
@@ -258,7 +286,7 @@ export const makeNodeFile = (options: {
       }
       return Effect.void
     } catch (cause) {
-      return Effect.fail(toVfsError(operation, path, cause))
+      return Effect.fail(cause instanceof VfsError ? cause : toVfsError(operation, path, cause))
     }
   }
 
@@ -307,12 +335,11 @@ export const makeNodeFile = (options: {
     read: (buffer, position) =>
       call("read", (done) => {
         checkPosition(position)
-        const widened = direct?.descriptor === undefined ? undefined : widenedRead(buffer, position)
-        if (direct?.descriptor === undefined || widened === undefined) {
-          return readFully(readSome, buffer, position, done)
-        }
-        const from = direct.descriptor
+        const from = openedDirectly()
+        const widened = from === undefined ? undefined : widenedRead(buffer, position)
+        if (from === undefined || widened === undefined) return readFully(readSome, buffer, position, done)
         calls.read(from, widened.bytes, 0, widened.bytes.length, widened.position, (cause, count) => {
+          if (isRefusal(cause)) return readFully(readSome, buffer, position, done)
           // What a call leaves out may not begin at a block any more: the usual way reads the rest, or finds the end.
           const filled = Math.max(0, Math.min(count - (position - widened.position), buffer.length))
           if (cause !== null || filled === buffer.length) return done(cause, filled)
@@ -322,11 +349,7 @@ export const makeNodeFile = (options: {
     readSync: (buffer, position) => {
       checkPosition(position)
       if (isClosing) throw closedError("read", path)
-      try {
-        return readFullySync(readSomeSync, buffer, position)
-      } catch (cause) {
-        throw toVfsError("read", path, cause)
-      }
+      return readNow(buffer, position)
     },
     write,
     writeAndSyncData,

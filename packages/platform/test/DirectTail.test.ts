@@ -1,0 +1,254 @@
+import { assert, describe, it, vi } from "@effect/vitest"
+import { InvariantViolation } from "@tidemark/core/Invariant"
+import * as TailMemory from "@tidemark/platform/TailMemory"
+import fc from "fast-check"
+import { DirectTail, type Widened, widenedRead } from "../src/internal/directTail.ts"
+
+const { blockBytes } = TailMemory
+
+/** As a file does it: what lies between its end and the position becomes zeros. */
+const patched = (file: Uint8Array, bytes: Uint8Array, position: number) => {
+  const result = new Uint8Array(Math.max(file.length, position + bytes.length))
+  result.set(file)
+  result.set(bytes, position)
+  return result
+}
+
+const upToBlock = (position: number) => Math.ceil(position / blockBytes) * blockBytes
+
+/** What `tail` promises: the bytes, zeros up to the next block, and nothing else. */
+const expectedAfter = (file: Uint8Array, bytes: Uint8Array, position: number) => {
+  const end = position + bytes.length
+  return patched(patched(file, bytes, position), new Uint8Array(upToBlock(end) - end), end)
+}
+
+const readFrom = (file: Uint8Array) => (into: Uint8Array, position: number) => {
+  const found = file.subarray(position, position + into.length)
+  into.set(found)
+  return found.length
+}
+
+const noFront = () => assert.fail("the file is asked for what is known")
+
+/** Two writes of 4 blocks at most, with room for one that lies at another place of its block. */
+const memoryBytes = 65_536
+
+const placements = ["in place", "elsewhere in its block", "plain memory", "several"] as const
+type Placement = typeof placements[number]
+
+/** The bytes, placed in memory full of others, so that what is taken from it by mistake shows. */
+const place = (bytes: Uint8Array, position: number, placement: Placement): ReadonlyArray<Uint8Array> => {
+  const offset = blockBytes + position % blockBytes
+  const memory = (placement === "plain memory" ? new Uint8Array(memoryBytes) : TailMemory.make(memoryBytes)).fill(0xee)
+  const first = placement === "elsewhere in its block" ? offset + 1 : offset
+  memory.set(bytes, first)
+  const third = Math.floor(bytes.length / 3)
+  return placement === "several"
+    ? [
+      memory.subarray(first, first + third),
+      new Uint8Array(0),
+      memory.subarray(first + third, first + bytes.length)
+    ]
+    : [memory.subarray(first, first + bytes.length)]
+}
+
+const length = fc.oneof(
+  fc.integer({ min: 1, max: 3 * blockBytes }),
+  fc.integer({ min: 1, max: 40 }),
+  fc.constantFrom(blockBytes - 1, blockBytes, blockBytes + 1, 2 * blockBytes)
+)
+
+const step = fc.oneof(
+  {
+    weight: 8,
+    arbitrary: fc.record({
+      kind: fc.constant("tail" as const),
+      length,
+      placement: fc.constantFrom(...placements),
+      where: fc.oneof(
+        { weight: 4, arbitrary: fc.constant("end" as const) },
+        { weight: 1, arbitrary: fc.constantFrom("gap" as const, "back" as const) }
+      ),
+      distance: length,
+      /** How much of the widened write is in the file when it fails, in percent. Undefined: it succeeds. */
+      failsAfter: fc.option(fc.integer({ min: 0, max: 100 }), { nil: undefined, freq: 6 })
+    })
+  },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant("other" as const), length, distance: length }) }
+)
+
+describe("DirectTail", () => {
+  it("whatever is written, the file holds what it held, the bytes, and zeros up to the next block", () => {
+    let asked = 0
+    let inPlace = 0
+    fc.assert(
+      fc.property(fc.array(step, { minLength: 1, maxLength: 25 }), (steps) => {
+        const tail = new DirectTail()
+        let file: Uint8Array = new Uint8Array(0)
+        /** The end of what was written, and the one of the last write that is remembered. */
+        let end = 0
+        let known = -1
+        let value = 0
+        for (const step of steps) {
+          value = value % 200 + 1
+          const bytes = Uint8Array.from({ length: step.length }, (_, index) => value + index % 50)
+          if (step.kind === "other") {
+            const position = Math.max(0, end - step.distance)
+            tail.forget()
+            known = -1
+            file = patched(file, bytes, position)
+            end = Math.max(end, position + bytes.length)
+            continue
+          }
+          const position = step.where === "end"
+            ? end
+            : step.where === "gap"
+            ? end + step.distance
+            : Math.max(0, end - step.distance)
+          const front = position % blockBytes
+          const buffers = place(bytes, position, step.placement)
+          let fronts = 0
+          const widened = tail.begin(buffers, position, (into, at) => {
+            fronts++
+            assert.deepStrictEqual([at, into.length], [position - front, front])
+            return readFrom(file)(into, at)
+          })
+          assert.strictEqual(fronts, front > 0 && position !== known ? 1 : 0)
+          asked += fronts
+          assert.strictEqual(widened.position, position - front)
+          assert.strictEqual(widened.bytes.length, upToBlock(position + bytes.length) - widened.position)
+          assert.strictEqual(widened.bytes.byteOffset % blockBytes, 0)
+          assert.isTrue(TailMemory.isTailMemory(widened.bytes.buffer))
+          assert.strictEqual(widened.bytes.buffer === buffers[0]?.buffer, step.placement === "in place")
+          if (step.placement === "in place") inPlace++
+          if (step.failsAfter === undefined) {
+            const expected = expectedAfter(file, bytes, position)
+            file = patched(file, widened.bytes, widened.position)
+            assert.isTrue(Buffer.from(file.buffer).equals(expected))
+            tail.finish(widened, true)
+            end = position + bytes.length
+            known = end
+          } else {
+            const written = Math.floor(widened.bytes.length * step.failsAfter / 100)
+            file = patched(file, widened.bytes.subarray(0, written), widened.position)
+            tail.finish(widened, false)
+            known = -1
+          }
+          // What is remembered lies nowhere else.
+          for (const buffer of buffers) new Uint8Array(buffer.buffer).fill(0xdd)
+        }
+      }),
+      { numRuns: 150 }
+    )
+    assert.isAbove(asked, 50)
+    assert.isAbove(inPlace, 50)
+  })
+
+  it("what lies behind the end of the file and in front of the bytes is zeros, in memory that held others", () => {
+    const tail = new DirectTail()
+    const [only] = place(Uint8Array.of(7), 10, "in place")
+    const { bytes } = tail.begin(only === undefined ? [] : [only], 10, readFrom(Uint8Array.of(1, 2, 3)))
+    assert.deepStrictEqual([...bytes.subarray(0, 12)], [1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 7, 0])
+    assert.isTrue(bytes.subarray(11).every((byte) => byte === 0))
+  })
+
+  const refusesOthers = (tail: DirectTail, underWay: Widened) => {
+    assert.throws(() => tail.begin([Uint8Array.of(1)], 0, noFront), InvariantViolation)
+    assert.throws(() => {
+      tail.forget()
+    }, InvariantViolation)
+    tail.finish(underWay, true)
+    tail.forget()
+  }
+
+  it("a second write, or another one, before the end of the first is a defect", () => {
+    const tail = new DirectTail()
+    refusesOthers(tail, tail.begin([Uint8Array.of(1)], 0, noFront))
+    refusesOthers(tail, tail.begin([Uint8Array.of(1)], blockBytes, noFront))
+  })
+
+  it("when what stands in front cannot be read nothing has begun", () => {
+    const tail = new DirectTail()
+    const cause = new Error("cannot read")
+    assert.throws(() =>
+      tail.begin([Uint8Array.of(1)], 5, () => {
+        throw cause
+      }), cause)
+    tail.forget()
+    refusesOthers(tail, tail.begin([Uint8Array.of(1)], 0, noFront))
+  })
+})
+
+describe("widenedRead", () => {
+  const leastBytes = 65_536
+  const arbitrary = fc.record({
+    position: fc.integer({ min: 0, max: 2 ** 40 }),
+    length: fc.integer({ min: leastBytes - 2, max: 3 * leastBytes }),
+    shift: fc.constantFrom(0, 0, 1, 512),
+    isTailMemory: fc.boolean()
+  })
+
+  it("a long read whose bytes lie as in the file becomes one of the blocks around them, and no other", () => {
+    let widenedReads = 0
+    fc.assert(
+      fc.property(arbitrary, ({ isTailMemory, length, position, shift }) => {
+        const memory = isTailMemory ? TailMemory.make(5 * leastBytes) : new Uint8Array(5 * leastBytes)
+        const first = blockBytes + (position + shift) % blockBytes
+        const buffer = memory.subarray(first, first + length)
+        const widened = widenedRead(buffer, position)
+        assert.strictEqual(widened !== undefined, isTailMemory && shift === 0 && length >= leastBytes)
+        if (widened === undefined) return
+        widenedReads++
+        const front = position - widened.position
+        assert.strictEqual(widened.bytes.buffer, buffer.buffer)
+        assert.strictEqual(widened.bytes.byteOffset + front, buffer.byteOffset)
+        for (const number of [widened.position, widened.bytes.byteOffset, widened.bytes.length]) {
+          assert.strictEqual(number % blockBytes, 0)
+        }
+        assert.isTrue(front >= 0 && front < blockBytes)
+        const behind = widened.bytes.length - front - length
+        assert.isTrue(behind >= 0 && behind < blockBytes)
+      })
+    )
+    assert.isAbove(widenedReads, 10)
+  })
+})
+
+describe("TailMemory", () => {
+  it("is zeros in whole blocks, and known as what it is", () => {
+    for (const length of [1, blockBytes, 65_536, 65_537]) {
+      const memory = TailMemory.make(length)
+      assert.isAtLeast(memory.length, length)
+      assert.deepStrictEqual([memory.byteOffset, memory.buffer.byteLength % blockBytes], [0, 0])
+      assert.isTrue(memory.every((byte) => byte === 0))
+      assert.isTrue(TailMemory.isTailMemory(memory.buffer))
+    }
+    assert.isFalse(TailMemory.isTailMemory(new ArrayBuffer(blockBytes)))
+    for (const length of [0, -1, 0.5, Number.NaN]) assert.throws(() => TailMemory.make(length), InvariantViolation)
+  })
+
+  it("is plain memory where WebAssembly is missing, or has none left", () => {
+    const full = {
+      Memory: class {
+        constructor() {
+          throw new RangeError("no memory")
+        }
+      }
+    }
+    for (const global of [undefined, full]) {
+      vi.stubGlobal("WebAssembly", global)
+      try {
+        const memory = TailMemory.make(5000)
+        assert.isAtLeast(memory.length, 5000)
+        assert.isFalse(TailMemory.isTailMemory(memory.buffer))
+        const tail = new DirectTail()
+        const bytes = memory.subarray(5, 10).fill(1)
+        const widened = tail.begin([bytes], 5, () => 0)
+        assert.notStrictEqual(widened.bytes.buffer, memory.buffer)
+        assert.deepStrictEqual([...widened.bytes.subarray(0, 12)], [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0, 0])
+      } finally {
+        vi.unstubAllGlobals()
+      }
+    }
+  })
+})
