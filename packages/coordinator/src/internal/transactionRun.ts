@@ -6,12 +6,19 @@
  * in the step that began the transaction, so that such a transaction is one effect that waits for its durability. For any
  * other the commit follows what the function answered.
  *
- * Invariant: a transaction begins inside of what releases it, so that nothing can interrupt between the two. It may be
- * released before that, by whoever knows that it is over: the first release counts.
+ * Invariant: a transaction that has begun is released, once, whatever happens: the first release counts.
+ *
+ * - Up to the step in which it is handed over nothing can come between: it is one synchronous step, and what is thrown in
+ *   it is caught.
+ * - Handed over, it is released when the coordinator says what became of it, which it does once, or when it steps back.
+ *   Who is interrupted in between has no part in it any more.
+ * - What takes longer is done inside of an effect that releases it. Before that effect has begun the fiber may be
+ *   interrupted, by itself or while it yields: until then it is released when the fiber ends.
  */
 import { invariant } from "@tidemark/core/Invariant"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import type { CommitAnswer, CommitError } from "../CompatCoordinator.ts"
 import type { CommitWaiter, TransactionHold } from "../Coordination.ts"
 import { Busy, Conflict, SerializationFailure } from "../CoordinatorErrors.ts"
@@ -44,10 +51,11 @@ export interface RunKind {
 export class TransactionRun<A, E, R> implements CommitWaiter<CommitAnswer, CommitError> {
   private readonly kind: RunKind
   private readonly use: (transaction: Transaction) => Effect.Effect<A, E, R>
+  // Of the attempt that is under way: the last one is of the transaction that is handed over.
+  private tell: (outcome: Effect.Effect<A, E | CommitError, R>) => void = notBegun
+  private fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
   private transaction: PagerTransaction | undefined = undefined
-  /** Of the commit that is under way: what `use` has answered, and who waits for it. */
   private used: Exit.Success<A, E> | undefined = undefined
-  private tell: ((outcome: Effect.Effect<A, E | CommitError, R>) => void) | undefined = undefined
 
   constructor(kind: RunKind, use: (transaction: Transaction) => Effect.Effect<A, E, R>) {
     this.kind = kind
@@ -55,66 +63,92 @@ export class TransactionRun<A, E, R> implements CommitWaiter<CommitAnswer, Commi
   }
 
   get effect(): Effect.Effect<A, E | CommitError, R> {
-    return Effect.onExitPrimitive(this.attempt, () => this.transaction?.release())
-  }
-
-  private get attempt(): Effect.Effect<A, E | CommitError, R> {
     return Effect.callback<A, E | CommitError, R>((resume) => this.begin(resume))
   }
 
-  private begin(
-    resume: (outcome: Effect.Effect<A, E | CommitError, R>) => void
-  ): Effect.Effect<void> | void {
+  private begin(resume: (outcome: Effect.Effect<A, E | CommitError, R>) => void): Effect.Effect<void> | void {
     const { beginHold, isolation, parts } = this.kind
     const transaction = new PagerTransaction(parts, isolation, beginHold())
+    this.tell = resume
+    this.fiber = Fiber.getCurrent()
     this.transaction = transaction
-    const used = this.use(transaction)
+    const used = this.work(transaction)
     const exit = finished(used)
-    if (exit !== undefined && Exit.isSuccess(exit)) {
-      this.used = exit
-      this.tell = resume
-      return transaction.submit(this)
+    if (exit === undefined) {
+      return resume(this.releasing(
+        transaction,
+        Effect.flatMap(used, (value) => answering(transaction, transaction.submitted, value))
+      ))
     }
-    return resume(this.recovering(
-      transaction,
-      Effect.flatMap(used, (value) =>
-        Effect.map(transaction.submitted, (answer) => {
-          transaction.committed(answer)
-          return value
-        }))
-    ))
+    if (Exit.isFailure(exit)) return resume(this.failed(transaction, exit))
+    this.used = exit
+    const stepBack = transaction.submit(this)
+    if (stepBack === undefined) return
+    return Effect.andThen(stepBack, Effect.suspend(() => transaction.release() ?? Effect.void))
+  }
+
+  private work(transaction: Transaction): Effect.Effect<A, E, R> {
+    try {
+      return this.use(transaction)
+    } catch (defect) {
+      return Effect.die(defect)
+    }
   }
 
   committed(answer: CommitAnswer): void {
-    const { tell, transaction, used } = this.underWay
+    const { transaction, used } = this
+    invariant(transaction !== undefined && used !== undefined, "a commit that is answered was handed over")
     transaction.committed(answer)
+    const left = transaction.release()
     // The exit that `use` has answered is what the whole comes to.
-    tell(used)
+    this.tell(left === undefined ? used : Effect.andThen(left, used))
   }
 
   resume(outcome: Effect.Effect<CommitAnswer, CommitError>): void {
-    const { tell, transaction, used } = this.underWay
-    tell(this.recovering(
-      transaction,
-      Effect.map(outcome, (answer) => {
-        transaction.committed(answer)
-        return used.value
-      })
-    ))
+    const { transaction, used } = this
+    invariant(transaction !== undefined && used !== undefined, "a commit that is answered was handed over")
+    const exit = finished(outcome)
+    if (exit === undefined) this.tell(this.releasing(transaction, answering(transaction, outcome, used.value)))
+    else if (Exit.isSuccess(exit)) this.committed(exit.value)
+    else this.tell(this.failed(transaction, exit))
   }
 
-  private get underWay() {
-    const { tell, transaction, used } = this
-    invariant(tell !== undefined && transaction !== undefined && used !== undefined, "a commit is under way")
-    return { tell, transaction, used }
-  }
-
-  private recovering(
+  private failed(
     transaction: PagerTransaction,
-    outcome: Effect.Effect<A, E | CommitError, R>
+    { cause }: Exit.Failure<unknown, E | CommitError>
   ): Effect.Effect<A, E | CommitError, R> {
+    const left = transaction.release()
+    const failure = Effect.failCause(cause)
+    return this.orAgain(left === undefined ? failure : Effect.andThen(left, failure))
+  }
+
+  private releasing(
+    transaction: PagerTransaction,
+    rest: Effect.Effect<A, E | CommitError, R>
+  ): Effect.Effect<A, E | CommitError, R> {
+    // Nothing is spilled yet, so that there is nothing left to do then.
+    const removeObserver = this.fiber?.addObserver(() => transaction.release())
+    const begun = Effect.suspend(() => {
+      removeObserver?.()
+      return rest
+    })
+    return this.orAgain(Effect.onExitPrimitive(begun, () => transaction.release()))
+  }
+
+  private orAgain(once: Effect.Effect<A, E | CommitError, R>): Effect.Effect<A, E | CommitError, R> {
     const { recover } = this.kind
-    if (recover === undefined) return outcome
-    return recover(Effect.onExitPrimitive(outcome, () => transaction.release()), this.attempt)
+    return recover === undefined ? once : recover(once, this.effect)
   }
 }
+
+const notBegun = () => invariant(false, "a transaction is answered after it has begun")
+
+const answering = <A, E>(
+  transaction: PagerTransaction,
+  submitted: Effect.Effect<CommitAnswer, E>,
+  value: A
+): Effect.Effect<A, E> =>
+  Effect.map(submitted, (answer) => {
+    transaction.committed(answer)
+    return value
+  })
