@@ -58,8 +58,6 @@ export class OutcomeCache<Answer extends { readonly commitSeq: CommitSeq }, Erro
   private readonly orders = new Float64Array(slots)
   private readonly seqs = new BigUint64Array(slots)
   private readonly answers: AnswerStore<Answer>
-  private asked: TxnToken | undefined
-  private askedPlace = 0
   /** By id: where two ids are the same in different epochs, the younger outcome is remembered. */
   private readonly displaced = new Map<bigint, Displaced<Answer>>()
   /** Those who ask for what is on its way, by the token they ask for. Hardly ever anybody. */
@@ -158,18 +156,9 @@ export class OutcomeCache<Answer extends { readonly commitSeq: CommitSeq }, Erro
 
   /** The slot that holds the token's outcome, or -1. */
   private slotOf(token: TxnToken): number {
-    const slot = this.placeOf(token)
+    const slot = Number(token.id) & (slots - 1)
     const isHere = this.states[slot] !== free && this.ids[slot] === token.id && this.epochs[slot] === token.epoch
     return isHere ? slot : -1
-  }
-
-  /** The slot that the token's outcome would have. A token is asked for several times on end, when it is submitted. */
-  private placeOf(token: TxnToken): number {
-    if (token !== this.asked) {
-      this.asked = token
-      this.askedPlace = Number(token.id) & (slots - 1)
-    }
-    return this.askedPlace
   }
 
   private displacedOf(token: TxnToken): Displaced<Answer> | undefined {
@@ -181,7 +170,7 @@ export class OutcomeCache<Answer extends { readonly commitSeq: CommitSeq }, Erro
   private remember(token: TxnToken, state: number): void {
     this.changes++
     if (this.displaced.size > 0) this.displaced.delete(token.id)
-    const slot = this.placeOf(token)
+    const slot = Number(token.id) & (slots - 1)
     if (this.states[slot] !== free && this.ids[slot] !== token.id) this.displace(slot)
     this.states[slot] = state
     this.ids[slot] = token.id
