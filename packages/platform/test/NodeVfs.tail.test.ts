@@ -101,15 +101,14 @@ const pool = NodeVfs.layerVfsOptions({ inlineSyncMaxMicros: 0 })
 const openNew = (path: string) =>
   Effect.flatMap(Vfs, (vfs) => vfs.open(path, { access: "readWrite", create: "exclusive" }))
 
-/** Writes one tail, whose way is not decided yet, and waits until the descriptor for the next ones is open. */
+/** Writes the first byte again and again, until the way past the page cache is open and one write has taken it. */
 const openForTails = (path: string) =>
   Effect.gen(function*() {
     const file = yield* openNew(path)
-    yield* file.writeAndSyncData([Uint8Array.of(1)], 0, tail)
-    while (!openDescriptorsOf(path).some(isDirect)) yield* Effect.yieldNow
-    // The file knows of the descriptor when what was read from it for a test has come back.
-    do yield* file.writeAndSyncData([Uint8Array.of(1)], 0, tail)
-    while (NodeFs.statSync(path).size < blockBytes)
+    for (let attempt = 0; attempt < 1000 && (yield* file.size) < blockBytes; attempt++) {
+      yield* file.writeAndSyncData([Uint8Array.of(1)], 0, tail)
+    }
+    assert.deepStrictEqual(openDescriptorsOf(path).map(isDirect), [false, true])
     return file
   })
 

@@ -43,6 +43,7 @@ const openFaulty = (inlineSyncMaxMicros: number) =>
     let held: (() => void) | undefined
     let holds = false
     let openFails = false
+    let hasSynchronous = false
     const tell = (name: string, to: number) => {
       const isDirect = direct.includes(to)
       seen.push(isDirect ? `${name} past` : name)
@@ -101,6 +102,8 @@ const openFaulty = (inlineSyncMaxMicros: number) =>
       route: makeSyncRoute(),
       limits: { maxMicros: inlineSyncMaxMicros, maxBytes: 524_288 },
       calls,
+      openSynchronous: (done) =>
+        hasSynchronous ? done(null, NodeFs.openSync(path, "r+")) : done(codeError("EMFILE"), -1),
       openDirect
     })
     let isClosed = false
@@ -126,6 +129,9 @@ const openFaulty = (inlineSyncMaxMicros: number) =>
       },
       failOpen: () => {
         openFails = true
+      },
+      allowSynchronous: () => {
+        hasSynchronous = true
       },
       hold: () => {
         holds = true
@@ -193,14 +199,16 @@ for (const { how, micros, name } of ways) {
     it.live("no other failure is tried again, and what was remembered is forgotten", () =>
       Effect.gen(function*() {
         for (const code of ["ENOSPC", "EIO"]) {
-          const { answer, seen, write } = yield* opened
+          const { answer, contents, seen, write } = yield* opened
           answer(code)
           const error = yield* Effect.flip(write(2, 10))
           assert.deepStrictEqual([error.operation, error.code], ["write", code])
           assert.deepStrictEqual(seen(), ["write past"])
-          yield* write(3, 10)
-          assert.deepStrictEqual(seen(), ["front", "write past"])
+          // The file has nothing of it: what is in front of these is not what was to be written there.
           yield* write(3, 15)
+          assert.deepStrictEqual(seen(), ["front", "write past"])
+          assert.deepStrictEqual([...contents().subarray(9, 16)], [1, 0, 0, 0, 0, 0, 3])
+          yield* write(3, 20)
           assert.deepStrictEqual(seen(), ["write past"])
         }
       }).pipe(Effect.scoped))
@@ -232,7 +240,7 @@ for (const { how, micros, name } of ways) {
 
     it.live("other writes and cuts make it forget, reads and syncs do not", () =>
       Effect.gen(function*() {
-        const { contents, file, seen, write } = yield* opened
+        const { allowSynchronous, contents, file, seen, write } = yield* opened
         yield* file.read(new Uint8Array(100), 0)
         yield* file.syncData
         yield* file.syncFull
@@ -253,10 +261,20 @@ for (const { how, micros, name } of ways) {
         seen()
         yield* write(5, 25)
         assert.deepStrictEqual(seen(), ["front", "write past"])
-        assert.deepStrictEqual([...contents().subarray(8, 31)], [
+        // The first opens another way, which the second goes.
+        allowSynchronous()
+        yield* file.writeAndSyncData([filled(1, 7)], 29, { background: true })
+        yield* write(6, 30)
+        seen()
+        yield* file.writeAndSyncData([filled(1, 8)], 34, { background: true })
+        assert.deepStrictEqual(seen(), ["write"])
+        yield* write(7, 35)
+        assert.deepStrictEqual(seen(), ["front", "write past"])
+        assert.deepStrictEqual([...contents().subarray(8, 41)], [
           ...Uint8Array.of(1, 1, 2, 2, 2, 2, 9),
           ...Uint8Array.of(3, 3, 3, 3, 0, 4, 4, 4, 4, 9),
-          ...Uint8Array.of(5, 5, 5, 5, 5, 0)
+          ...Uint8Array.of(5, 5, 5, 5, 7, 6, 6, 6, 6, 8),
+          ...Uint8Array.of(7, 7, 7, 7, 7, 0)
         ])
       }).pipe(Effect.scoped))
 
