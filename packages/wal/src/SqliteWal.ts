@@ -184,10 +184,11 @@ const NotNegative = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: Num
 const make = Effect.fnUntraced(function*(
   options: SqliteWalOptions
 ): Effect.fn.Return<Context.Context<SqliteWal | CommitLog>, OpenError, Vfs | FileLock | Scope.Scope> {
+  const maxFrames = options.maxFrames ?? defaults.maxFrames
   const opened = yield* openDatabase({
     ...options,
     preallocateBytes: options.preallocateBytes ?? defaults.preallocateBytes,
-    maxFrames: options.maxFrames ?? defaults.maxFrames
+    maxFrames
   })
   const { databaseFile, examination, pageSize, state, walFile } = opened
   const sink = state.sink()
@@ -216,7 +217,8 @@ const make = Effect.fnUntraced(function*(
     onPublished: (listener) => {
       state.onPublished = listener
     },
-    isUrgent: () => state.index.frames >= restartFrames,
+    // Well before commits are refused for want of frames.
+    isUrgent: () => state.index.frames >= Math.min(restartFrames, maxFrames / 2),
     round: Effect.suspend(() => {
       attemptedAt = { generation: state.generation, frames: state.index.frames }
       return checkpointer.automatic

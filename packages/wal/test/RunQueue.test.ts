@@ -202,4 +202,12 @@ describe("RunQueue with memory of its sink", () => {
     append(queue, 4120)
     assert.strictEqual(check(takeAll(queue), made), 4120)
   })
+
+  it("GC-11 memory of a hand-over that happens to be as large as a chunk is not used again", () => {
+    const { made, queue } = makeOnMemory()
+    append(queue, 2 * mebibyte)
+    queue.recycle(takeAll(queue))
+    append(queue, 4120)
+    assert.strictEqual(check(takeAll(queue), made), 4120)
+  })
 })

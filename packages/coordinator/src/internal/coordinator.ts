@@ -136,10 +136,10 @@ export abstract class Coordinator<
 
   /** Makes what is durable what new snapshots see, here and wherever the header is mapped. */
   private publish(commitSeq: CommitSeq): void {
-    // The log lives on, and another coordinator may.
-    if (this.hasEnded) return
     const { schemaEpoch } = this
     this.published = { high: commitSeq, schemaEpoch }
+    // The log lives on, and another coordinator may.
+    if (this.hasEnded) return
     this.publisher.publish({ commitSeq, schemaEpoch, ecsEpoch: 0n })
   }
 
@@ -383,8 +383,9 @@ export abstract class Coordinator<
 
   /** The log ended before the commit was durable. */
   giveUp({ request, seq, waiter }: Submission<Request, Answer, Extra>, ended: LogEnded): void {
-    // The failed commits are the last ones; the first of them takes back all (CO-05).
-    if (this.index.last >= seq) {
+    // The failed commits are the last ones; the first of them takes back all (CO-05). A log that was poisoned while it
+    // published has durable ones among them, which stay.
+    if (this.index.last >= seq && seq > this.index.settled) {
       this.index.retract(seq)
       this.resizes.retract(seq)
     }

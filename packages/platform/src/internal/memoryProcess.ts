@@ -188,7 +188,9 @@ export class MemoryProcess {
       write,
       writeAndSyncData: (buffers, position, how) =>
         Effect.andThen(
-          how?.tail === true && this.#disk.widensTails ? writeWidened(buffers, position) : write(buffers, position),
+          how?.tail === true && this.#disk.widensTails && byteLengthOf(buffers) > 0
+            ? writeWidened(buffers, position)
+            : write(buffers, position),
           syncData
         ),
       syncData,

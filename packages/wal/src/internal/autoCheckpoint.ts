@@ -51,7 +51,9 @@ export const forkAutoCheckpoint = (options: AutoCheckpointOptions): Effect.Effec
     if (nanos === 0n) return
     yield* Effect.raceFirst(Effect.sleep(Duration.nanos(nanos * BigInt(restPerRound))), awaitThat(isUrgent))
   })
-  return Effect.forever(Effect.andThen(awaitThat(isDue), rested), { disableYield: true }).pipe(
+  // A listener is called in the middle of a batch that becomes durable: the round begins when that is over.
+  const next = Effect.andThen(Effect.andThen(awaitThat(isDue), Effect.yieldNow), rested)
+  return Effect.forever(next, { disableYield: true }).pipe(
     Effect.catch((error) =>
       error._tag === "CheckpointFailed"
         ? Effect.logWarning("automatic checkpoints stop until the database is opened again", error)

@@ -21,6 +21,8 @@ interface Chunk {
   /** The bytes of the batch are those from `first` to `used`. */
   first: number
   used: number
+  /** Whether the queue uses it again. */
+  readonly isPooled: boolean
 }
 
 interface Run {
@@ -200,9 +202,7 @@ export class RunQueue {
   /** Gives the memory of a written batch back. */
   recycle(batch: Batch): void {
     for (const chunk of batch.chunks) {
-      if (chunk.bytes.length === this.chunkBytes && this.pool.length < this.maxPooledChunks) {
-        this.pool.push(chunk)
-      }
+      if (chunk.isPooled && this.pool.length < this.maxPooledChunks) this.pool.push(chunk)
     }
   }
 
@@ -239,7 +239,7 @@ export class RunQueue {
     // A block is left over for where the first byte lies.
     if (length + (memory?.blockBytes ?? 0) > bytes) return makeChunk(length + cutPointBytes)
     if (bytes < chunkBytes) return makeChunk(bytes)
-    const chunk = this.pool.pop() ?? makeChunk(chunkBytes, memory?.make(chunkBytes))
+    const chunk = this.pool.pop() ?? makeChunk(chunkBytes, true, memory?.make(chunkBytes))
     chunk.first = memory === undefined ? 0 : memory.firstOffset(toLsn(this.reserved)) % memory.blockBytes
     chunk.used = chunk.first
     return chunk
@@ -254,6 +254,10 @@ const makeRun = (reservation?: OpenReservation): Run => ({
   reservation
 })
 
-const makeChunk = (length: number, bytes = new Uint8Array(length)): Chunk => {
-  return { bytes, view: new DataView(bytes.buffer), first: 0, used: 0 }
-}
+const makeChunk = (length: number, isPooled = false, bytes = new Uint8Array(length)): Chunk => ({
+  bytes,
+  view: new DataView(bytes.buffer),
+  first: 0,
+  used: 0,
+  isPooled
+})
