@@ -64,7 +64,7 @@ export interface SqliteWalOptions {
   readonly autoCheckpointFrames?: number | undefined
   /**
    * From so many frames on, commits are held up for a moment to start the log over, even while it is busy. Default
-   * 32,000. Below it the log starts over when it happens to be idle.
+   * 64,000, but no more than make 256 MiB of pages. Below it the log starts over when it happens to be idle.
    */
   readonly restartFrames?: number | undefined
   /** The file grows by so many zeros at a time, so that syncs change no metadata. 0: it does not. Default 1 MiB. */
@@ -85,7 +85,7 @@ export interface SqliteWalOptions {
  */
 export const defaults = {
   autoCheckpointFrames: 1000,
-  restartFrames: 32_000,
+  restartFrames: 64_000,
   preallocateBytes: 1024 * 1024,
   maxFrames,
   busyTimeout: Duration.seconds(5)
@@ -174,7 +174,9 @@ export const layerConfig: Layer.Layer<SqliteWal | CommitLog, OpenError | Config.
     return layer({
       database: yield* Config.String("TIDEMARK_DATABASE"),
       autoCheckpointFrames: yield* notNegative("TIDEMARK_AUTO_CHECKPOINT_FRAMES", defaults.autoCheckpointFrames),
-      restartFrames: yield* notNegative("TIDEMARK_RESTART_FRAMES", defaults.restartFrames),
+      restartFrames: Option.getOrUndefined(
+        yield* Config.option(Config.schema(NotNegative, "TIDEMARK_RESTART_FRAMES"))
+      ),
       preallocateBytes: yield* notNegative("TIDEMARK_WAL_PREALLOCATE_BYTES", defaults.preallocateBytes)
     })
   }))
@@ -201,7 +203,7 @@ const make = Effect.fnUntraced(function*(
     overlapWaiters: 100
   })
   state.engine = engine
-  const restartFrames = options.restartFrames ?? defaults.restartFrames
+  const restartFrames = options.restartFrames ?? Math.min(defaults.restartFrames, restartBytes / pageSize)
   const checkpointer = makeCheckpointer({
     state,
     engine,
@@ -409,6 +411,9 @@ const makeCheckpointer = (parts: {
     }).pipe((round) => oneAtATime.withPermit(round))
   }
 }
+
+/** Pages that a log holds before it starts over under load, unless its options say otherwise: 256 MiB of them. */
+const restartBytes = 256 * 1024 * 1024
 
 /** How long commits are held up at the most for readers that are in the way of a log that starts over under load. */
 const restartPatience = Duration.millis(50)

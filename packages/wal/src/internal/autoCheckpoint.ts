@@ -26,8 +26,10 @@ export interface AutoCheckpointOptions {
   readonly isUrgent?: (() => boolean) | undefined
 }
 
-/** After a round there is none for so many times as long as it took: they have a tenth of the time. */
-const restPerRound = 9
+/** After a round there is none for so many times as long as it took: they have a fiftieth of the time. */
+const restPerRound = 49
+/** A slow disk is no reason to let the log wait for longer. */
+const maxRest = Duration.seconds(1)
 
 /** A fiber of the scope. @internal */
 export const forkAutoCheckpoint = (options: AutoCheckpointOptions): Effect.Effect<void, never, Scope.Scope> => {
@@ -49,7 +51,8 @@ export const forkAutoCheckpoint = (options: AutoCheckpointOptions): Effect.Effec
     yield* round
     const nanos = (yield* Clock.monotonicTimeNanos) - before
     if (nanos === 0n) return
-    yield* Effect.raceFirst(Effect.sleep(Duration.nanos(nanos * BigInt(restPerRound))), awaitThat(isUrgent))
+    const rest = Duration.min(Duration.nanos(nanos * BigInt(restPerRound)), maxRest)
+    yield* Effect.raceFirst(Effect.sleep(rest), awaitThat(isUrgent))
   })
   // A listener is called in the middle of a batch that becomes durable: the round begins when that is over.
   const next = Effect.andThen(Effect.andThen(awaitThat(isDue), Effect.yieldNow), rested)
