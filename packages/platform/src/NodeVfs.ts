@@ -58,6 +58,11 @@ export interface NodeVfsOptions {
   /** Batches (with what is still to be synced from earlier writes) above so many bytes always take the pool. */
   readonly inlineSyncMaxBytes?: number | undefined
   /**
+   * Whether writes that say `tail` go past the page cache, on Linux and where the file system has a way (decision 0017).
+   * Not with `calls` of one's own.
+   */
+  readonly directTails?: boolean | undefined
+  /**
    * The calls that read, write and sync a descriptor, in place of those of `node:fs`: a test makes them short, slow or
    * failing.
    */
@@ -80,7 +85,8 @@ export type NodeFileCalls = DescriptorCalls
  */
 export const defaults = {
   inlineSyncMaxMicros: 500,
-  inlineSyncMaxBytes: 524_288
+  inlineSyncMaxBytes: 524_288,
+  directTails: true
 } as const
 
 const flagsOf = ({ access, create }: VfsOpenOptions): number => {
@@ -148,6 +154,7 @@ const makeVfs = (options: NodeVfsOptions = {}): Vfs["Service"] => {
   invariant(limits.maxBytes >= 0, "inlineSyncMaxBytes is not negative")
 
   const calls = options.calls ?? NodeFs
+  const directTails = options.directTails ?? defaults.directTails
 
   // As many entries as there are devices with open files.
   const routes = new Map<number, SyncRoute>()
@@ -176,7 +183,9 @@ const makeVfs = (options: NodeVfsOptions = {}): Vfs["Service"] => {
             openSynchronous: options.access === "readWrite" && calls === NodeFs
               ? openSynchronous(descriptor)
               : undefined,
-            openDirect: options.access === "readWrite" && calls === NodeFs ? openDirect(descriptor) : undefined
+            openDirect: directTails && options.access === "readWrite" && calls === NodeFs
+              ? openDirect(descriptor)
+              : undefined
           }))
       ),
       Effect.onError(() => closeQuietly(descriptor, path))
@@ -288,18 +297,21 @@ const notNegative = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
 /**
  * The knobs as configuration: `TIDEMARK_VFS_INLINE_SYNC_MAX_MICROS` and `TIDEMARK_VFS_INLINE_SYNC_MAX_BYTES`, integers,
- * not negative.
+ * not negative, and `TIDEMARK_VFS_DIRECT_TAILS`, true or false.
  *
  * @category configuration
  * @since 0.1.0
  */
-export const config: Config.Config<{ readonly [K in keyof typeof defaults]: number }> = Config.all({
+export const config: Config.Config<
+  { readonly inlineSyncMaxMicros: number; readonly inlineSyncMaxBytes: number; readonly directTails: boolean }
+> = Config.all({
   inlineSyncMaxMicros: Config.schema(notNegative, "TIDEMARK_VFS_INLINE_SYNC_MAX_MICROS").pipe(
     Config.withDefault(defaults.inlineSyncMaxMicros)
   ),
   inlineSyncMaxBytes: Config.schema(notNegative, "TIDEMARK_VFS_INLINE_SYNC_MAX_BYTES").pipe(
     Config.withDefault(defaults.inlineSyncMaxBytes)
-  )
+  ),
+  directTails: Config.Boolean("TIDEMARK_VFS_DIRECT_TAILS").pipe(Config.withDefault(defaults.directTails))
 })
 
 /**

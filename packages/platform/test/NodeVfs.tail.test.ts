@@ -439,3 +439,17 @@ it.live.runIf(isLinux)(
       }
     }).pipe(Effect.scoped, Effect.provide(NodeVfs.layerVfs))
 )
+
+it.live.runIf(isLinux)("with directTails: false no file is opened so", () =>
+  Effect.gen(function*() {
+    const path = yield* newPath
+    const file = yield* (yield* Vfs).open(path, { access: "readWrite", create: "exclusive" })
+    for (let position = 0; position < 20; position++) {
+      yield* file.writeAndSyncData([Uint8Array.of(position)], position, tail)
+      // As long as it takes to open a file: a write through the pool has been there and back.
+      yield* file.write([Uint8Array.of(position)], position)
+      yield* file.syncFull
+    }
+    assert.isFalse(openDescriptorsOf(path).some(isDirect))
+    assert.strictEqual(yield* file.size, 20)
+  }).pipe(Effect.scoped, Effect.provide(NodeVfs.layerVfsOptions({ directTails: false }))))

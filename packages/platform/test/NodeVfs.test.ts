@@ -584,6 +584,7 @@ describe("NodeVfs", () => {
         ...NodeVfs.defaults,
         inlineSyncMaxMicros: 0
       })
+      assert.isFalse((yield* withVariables({ TIDEMARK_VFS_DIRECT_TAILS: "false" })).directTails)
       for (const value of ["-1", "0.5", "soon"]) {
         const refused = yield* Effect.flip(
           Effect.scoped(Layer.build(NodeVfs.layerConfig)).pipe(
