@@ -44,7 +44,7 @@ const frameBytes = 24 + pageBytes
 const walHeaderBytes = 32
 
 /**
- * A checkpoint looks at the log each 1,000 frames and starts it over from 16,000 on. The frames that come while it copies
+ * A checkpoint looks at the log each 1,000 frames and starts it over from 64,000 on. The frames that come while it copies
  * come on top: another 15,000 are half a second of copying at 30,000 commits a second.
  */
 const maxWalFrames = SqliteWal.defaults.restartFrames + SqliteWal.defaults.autoCheckpointFrames + 15_000
@@ -54,7 +54,7 @@ const maxWalBytes = walHeaderBytes + maxWalFrames * frameBytes + SqliteWal.defau
 const maxCapsulePages = NativeLog.defaults.autoCheckpointFrames + 15_000
 /**
  * By the second sample (an eighth of the commits) every cache and table is full. One goes up and down: the index of the
- * log, up to 32,000 frames of 20 bytes in arrays that double (1.3 MB). The rest is for what the compiler keeps. A leak of one object, 16 bytes or
+ * log, up to 80,000 frames of 20 bytes in arrays that double (2.6 MB). The rest is for what the compiler keeps. A leak of one object, 16 bytes or
  * more, in each of 875,000 commits is 14 MB.
  */
 const maxHeapGrowth = 8 * mebibyte
