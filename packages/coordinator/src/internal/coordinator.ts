@@ -40,6 +40,7 @@ import type { HeaderPublisher, SharedHeader } from "../SharedHeader.ts"
 import { offsets } from "../SharedHeaderFormat.ts"
 import { type AnswerStore, OutcomeCache } from "./outcomeCache.ts"
 import { ResizeHistory } from "./resizeHistory.ts"
+import { resuming } from "./resuming.ts"
 import { SerializedTurn } from "./serializedTurn.ts"
 import type { Submission, SubmissionOwner } from "./submission.ts"
 import { Hold } from "./transactionHold.ts"
@@ -529,11 +530,6 @@ export abstract class Coordinator<
 const page1 = toPageNumber(1)
 
 const changedMeanwhile = new InvariantViolation("a write set stays as it is until its commit is answered")
-
-/** A fiber that waits in an effect of its own. */
-const resuming = <Answer, Error>(
-  resume: (outcome: Effect.Effect<Answer, Error>) => void
-): CommitWaiter<Answer, Error> => ({ committed: (answer) => resume(Exit.succeed(answer)), resume })
 
 /** Both of two conflicts as one: all pages, the higher sequence. */
 const joined = (

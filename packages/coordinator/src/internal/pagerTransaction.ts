@@ -26,6 +26,7 @@ import type { Isolation, ReadError, Transaction, WriteError } from "../Pager.ts"
 import { PageOutOfRange, WrongPageSize } from "../PagerErrors.ts"
 import * as WriteSet from "../WriteSet.ts"
 import type { PageCommits } from "./pageCommits.ts"
+import { resuming } from "./resuming.ts"
 
 /** @internal */
 export interface PagerParts {
@@ -233,7 +234,7 @@ export class PagerTransaction implements Transaction {
 
   /** {@link PagerTransaction.submit}, for a fiber. */
   get submitted(): Effect.Effect<CommitAnswer, CommitError> {
-    return Effect.callback((resume) => this.submit({ committed: (answer) => resume(Exit.succeed(answer)), resume }))
+    return Effect.callback((resume) => this.submit(resuming(resume)))
   }
 
   /**
@@ -245,15 +246,8 @@ export class PagerTransaction implements Transaction {
     this.isOver = true
     const { databasePages } = this.hold.reader
     if (this.pages === databasePages && this.kept === databasePages) return this.handOver(waiter)
-    return waiter.resume(
-      Effect.flatMap(this.settleSize, () =>
-        Effect.callback<CommitAnswer, CommitError>((resume) =>
-          this.handOver({
-            committed: (answer) => resume(Exit.succeed(answer)),
-            resume
-          })
-        ))
-    )
+    const handedOver = Effect.callback<CommitAnswer, CommitError>((resume) => this.handOver(resuming(resume)))
+    return waiter.resume(Effect.flatMap(this.settleSize, () => handedOver))
   }
 
   committed(answer: CommitAnswer): void {

@@ -21,6 +21,7 @@ import * as SqliteWal from "@tidemark/wal/SqliteWal"
 import { Context, type Duration, Effect, Layer, type Scope } from "effect"
 import type { AuthorityError } from "../../src/internal/authority.ts"
 import { nativePageCommits } from "../../src/internal/nativePageCommits.ts"
+import { resuming } from "../../src/internal/resuming.ts"
 
 /** Where the database lies on a memory disk. */
 export const memoryPath = "/data/test.db"
@@ -213,10 +214,7 @@ export const nativeLog: LogKind = {
           ...native,
           ...commits,
           submitUnsafe: submit,
-          commit: (request) =>
-            Effect.callback((resume) =>
-              submit(request, { committed: (answer) => resume(Effect.succeed(answer)), resume })
-            ),
+          commit: (request) => Effect.callback((resume) => submit(request, resuming(resume))),
           restoreState: () => Effect.die("a native coordinator goes on where its log ends")
         })
       })
