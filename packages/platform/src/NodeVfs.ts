@@ -37,6 +37,7 @@ import { codeOf, nodeCall, toVfsError } from "./internal/nodeCalls.ts"
 import { checkPosition, type DescriptorCalls, makeNodeFile, type OpenOnceMore } from "./internal/nodeFile.ts"
 import { makeSyncRoute, type SyncRoute, type SyncRouteLimits } from "./internal/syncRoute.ts"
 import { readFullySync } from "./internal/transfer.ts"
+import { WriteThread } from "./internal/writeThread.ts"
 import { ProcessLiveness } from "./ProcessLiveness.ts"
 import * as TailMemory from "./TailMemory.ts"
 import { Vfs, type VfsIdentity, type VfsOpenOptions } from "./Vfs.ts"
@@ -63,6 +64,11 @@ export interface NodeVfsOptions {
    */
   readonly directTails?: boolean | undefined
   /**
+   * Whether a file whose writes past the page cache are often done in the background gets a thread for them, which is
+   * given the next one while the one before is under way (decision 0019). Else they go through the pool.
+   */
+  readonly writeThreads?: boolean | undefined
+  /**
    * The calls that read, write and sync a descriptor, in place of those of `node:fs`: a test makes them short, slow or
    * failing.
    */
@@ -86,7 +92,8 @@ export type NodeFileCalls = DescriptorCalls
 export const defaults = {
   inlineSyncMaxMicros: 500,
   inlineSyncMaxBytes: 524_288,
-  directTails: true
+  directTails: true,
+  writeThreads: true
 } as const
 
 const flagsOf = ({ access, create }: VfsOpenOptions): number => {
@@ -145,6 +152,15 @@ const openDirect = (descriptor: number): OpenOnceMore | undefined => {
   }
 }
 
+/** Where the process may not have threads there is none. */
+const startThread = (): WriteThread | undefined => {
+  try {
+    return new WriteThread()
+  } catch {
+    return undefined
+  }
+}
+
 const makeVfs = (options: NodeVfsOptions = {}): Vfs["Service"] => {
   const limits: SyncRouteLimits = {
     maxMicros: options.inlineSyncMaxMicros ?? defaults.inlineSyncMaxMicros,
@@ -155,6 +171,7 @@ const makeVfs = (options: NodeVfsOptions = {}): Vfs["Service"] => {
 
   const calls = options.calls ?? NodeFs
   const directTails = options.directTails ?? defaults.directTails
+  const writeThreads = options.writeThreads ?? defaults.writeThreads
 
   // As many entries as there are devices with open files.
   const routes = new Map<number, SyncRoute>()
@@ -185,7 +202,8 @@ const makeVfs = (options: NodeVfsOptions = {}): Vfs["Service"] => {
               : undefined,
             openDirect: directTails && options.access === "readWrite" && calls === NodeFs
               ? openDirect(descriptor)
-              : undefined
+              : undefined,
+            startThread: writeThreads ? startThread : undefined
           }))
       ),
       Effect.onError(() => closeQuietly(descriptor, path))
@@ -297,21 +315,20 @@ const notNegative = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
 /**
  * The knobs as configuration: `TIDEMARK_VFS_INLINE_SYNC_MAX_MICROS` and `TIDEMARK_VFS_INLINE_SYNC_MAX_BYTES`, integers,
- * not negative, and `TIDEMARK_VFS_DIRECT_TAILS`, true or false.
+ * not negative, and `TIDEMARK_VFS_DIRECT_TAILS` and `TIDEMARK_VFS_WRITE_THREADS`, true or false.
  *
  * @category configuration
  * @since 0.1.0
  */
-export const config: Config.Config<
-  { readonly inlineSyncMaxMicros: number; readonly inlineSyncMaxBytes: number; readonly directTails: boolean }
-> = Config.all({
+export const config: Config.Config<Required<Omit<NodeVfsOptions, "calls">>> = Config.all({
   inlineSyncMaxMicros: Config.schema(notNegative, "TIDEMARK_VFS_INLINE_SYNC_MAX_MICROS").pipe(
     Config.withDefault(defaults.inlineSyncMaxMicros)
   ),
   inlineSyncMaxBytes: Config.schema(notNegative, "TIDEMARK_VFS_INLINE_SYNC_MAX_BYTES").pipe(
     Config.withDefault(defaults.inlineSyncMaxBytes)
   ),
-  directTails: Config.Boolean("TIDEMARK_VFS_DIRECT_TAILS").pipe(Config.withDefault(defaults.directTails))
+  directTails: Config.Boolean("TIDEMARK_VFS_DIRECT_TAILS").pipe(Config.withDefault(defaults.directTails)),
+  writeThreads: Config.Boolean("TIDEMARK_VFS_WRITE_THREADS").pipe(Config.withDefault(defaults.writeThreads))
 })
 
 /**

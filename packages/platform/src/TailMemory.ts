@@ -4,7 +4,7 @@
  * **Details**
  *
  * Past the page cache the system takes whole blocks from memory that begins at a page, which the memory of an
- * `ArrayBuffer` does not. So the bytes have to lie in memory of this kind, and in their blocks as they are to lie in the
+ * `ArrayBuffer` does not. It is shared memory, so that a thread of the platform can write from it. So the bytes have to lie in memory of this kind, and in their blocks as they are to lie in the
  * blocks of the file: the byte for position `p` at an offset that leaves the same rest by {@link blockBytes}. What else is
  * in the first and the last of these blocks belongs to the file from then on; it fills them. Bytes that lie otherwise are
  * copied, and the result is the same.
@@ -40,7 +40,9 @@ export const blockBytes = 4096
 
 /** What is used of the global of this name, which the ECMAScript library does not declare. */
 declare const WebAssembly: undefined | {
-  readonly Memory: new(size: { readonly initial: number; readonly maximum: number }) => { readonly buffer: ArrayBuffer }
+  readonly Memory: new(
+    size: { readonly initial: number; readonly maximum: number; readonly shared: true }
+  ) => { readonly buffer: SharedArrayBuffer }
 }
 
 /** The unit of the memory of a WebAssembly module, which comes from the system in pages. */
@@ -54,12 +56,12 @@ const made = new WeakSet<ArrayBufferLike>()
  * @category constructors
  * @since 0.1.0
  */
-export const make = (length: number): Uint8Array<ArrayBuffer> => {
+export const make = (length: number): Uint8Array => {
   invariant(Number.isSafeInteger(length) && length > 0, "memory has at least one byte")
   const pages = Math.ceil(length / pageBytes)
   if (typeof WebAssembly === "undefined") return new Uint8Array(pages * pageBytes)
   try {
-    const { buffer } = new WebAssembly.Memory({ initial: pages, maximum: pages })
+    const { buffer } = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true })
     made.add(buffer)
     return new Uint8Array(buffer)
   } catch {

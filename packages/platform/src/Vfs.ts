@@ -85,7 +85,9 @@ export interface VfsFile {
    * {@link VfsFile.write} and then {@link VfsFile.syncData}, in as few hops between threads as the platform can.
    * Before it succeeds nothing is promised; when it fails the file must be taken as damaged and closed.
    *
-   * With `background` the calling thread is left alone meanwhile: for a caller that has other work to do.
+   * With `background` the calling thread is left alone meanwhile: for a caller that has other work to do. Such calls on
+   * one file may be made while others of them are under way. They are done one after the other, in the order in which
+   * they were made; when one fails, those behind it fail too, having written nothing (`ECANCELED`).
    *
    * With `tail` the platform may write past its page cache, where it can. The caller says by it that this is the end of
    * all that means anything in the file: bytes behind it, up to the next multiple of 4,096, may become zeros, and the

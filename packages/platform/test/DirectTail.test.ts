@@ -2,7 +2,7 @@ import { assert, describe, it, vi } from "@effect/vitest"
 import { InvariantViolation } from "@tidemark/core/Invariant"
 import * as TailMemory from "@tidemark/platform/TailMemory"
 import fc from "fast-check"
-import { DirectTail, type Widened, widenedRead } from "../src/internal/directTail.ts"
+import { DirectTail, widenedRead } from "../src/internal/directTail.ts"
 
 const { blockBytes } = TailMemory
 
@@ -125,13 +125,13 @@ describe("DirectTail", () => {
             const expected = expectedAfter(file, bytes, position)
             file = patched(file, widened.bytes, widened.position)
             assert.isTrue(Buffer.from(file.buffer).equals(expected))
-            tail.finish(widened, true)
+            tail.finish(true)
             end = position + bytes.length
             known = end
           } else {
             const written = Math.floor(widened.bytes.length * step.failsAfter / 100)
             file = patched(file, widened.bytes.subarray(0, written), widened.position)
-            tail.finish(widened, false)
+            tail.finish(false)
             known = -1
           }
           // What is remembered lies nowhere else.
@@ -152,19 +152,21 @@ describe("DirectTail", () => {
     assert.isTrue(bytes.subarray(11).every((byte) => byte === 0))
   })
 
-  const refusesOthers = (tail: DirectTail, underWay: Widened) => {
+  const refusesOthers = (tail: DirectTail) => {
     assert.throws(() => tail.begin([Uint8Array.of(1)], 0, noFront), InvariantViolation)
     assert.throws(() => {
       tail.forget()
     }, InvariantViolation)
-    tail.finish(underWay, true)
+    tail.finish(true)
     tail.forget()
   }
 
   it("a second write, or another one, before the end of the first is a defect", () => {
     const tail = new DirectTail()
-    refusesOthers(tail, tail.begin([Uint8Array.of(1)], 0, noFront))
-    refusesOthers(tail, tail.begin([Uint8Array.of(1)], blockBytes, noFront))
+    tail.begin([Uint8Array.of(1)], 0, noFront)
+    refusesOthers(tail)
+    tail.begin([Uint8Array.of(1)], blockBytes, noFront)
+    refusesOthers(tail)
   })
 
   it("when what stands in front cannot be read nothing has begun", () => {
@@ -175,7 +177,8 @@ describe("DirectTail", () => {
         throw cause
       }), cause)
     tail.forget()
-    refusesOthers(tail, tail.begin([Uint8Array.of(1)], 0, noFront))
+    tail.begin([Uint8Array.of(1)], 0, noFront)
+    refusesOthers(tail)
   })
 })
 

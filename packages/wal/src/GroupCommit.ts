@@ -61,7 +61,7 @@ export interface Watermarks {
 
 /**
  * Where the bytes go. The engine calls one of these at a time, in the order of positions, uninterruptibly, and never
- * again after one of them failed.
+ * again after one of them failed; but while a batch is written in the background it may hand over the next one.
  *
  * @category models
  * @since 0.1.0
@@ -75,7 +75,11 @@ export interface GroupCommitSink {
   readonly writeAndSync: (
     buffers: ReadonlyArray<Uint8Array>,
     lsn: Lsn,
-    /** The engine wakes writers meanwhile: the calling thread is better left alone. */
+    /**
+     * The engine wakes writers meanwhile: the calling thread is better left alone. Another call with `background` may come
+     * while this one is under way: its bytes are written when those of this one are durable, and not at all when this one
+     * fails; then it fails, too. Never for the first batch of a log, nor for the first one after a reset.
+     */
     background: boolean
   ) => Effect.Effect<void, VfsError>
   /**
@@ -98,7 +102,7 @@ export interface GroupCommitSink {
    */
   readonly memory?: {
     readonly blockBytes: number
-    readonly make: (length: number) => Uint8Array<ArrayBuffer>
+    readonly make: (length: number) => Uint8Array
     readonly firstOffset: (lsn: Lsn) => number
   } | undefined
   /** Called synchronously when `durable` has grown, before anybody is woken: the place to publish. */
@@ -125,8 +129,8 @@ export interface GroupCommitOptions {
   /** The delay is taken only when at least so many other hand-overs wait for durability. Default 5. */
   readonly commitSiblings?: number | undefined
   /**
-   * From so many writers on who wait for one batch, the next one is written while they are woken, in two groups that
-   * take turns (decision 0007): for logs whose writers do so much between two hand-overs that it is worth another sync.
+   * From so many writers on who wait for batches, the next one is written while they are woken, in two groups that take
+   * turns (decision 0007): for logs whose writers do so much between two hand-overs that it is worth another sync.
    * Default: never.
    */
   readonly overlapWaiters?: number | undefined

@@ -200,7 +200,7 @@ const make = Effect.fnUntraced(function*(
     // The size of a commit is bounded by its number of pages, above.
     maxRecordBytes: Number.MAX_SAFE_INTEGER,
     // A page transaction is microseconds of work for its writer, and more for its coordinator.
-    overlapWaiters: 100
+    overlapWaiters: 48
   })
   state.engine = engine
   const restartFrames = options.restartFrames ?? Math.min(defaults.restartFrames, restartBytes / pageSize)

@@ -9,8 +9,10 @@
  * - behind by zeros, which is what the caller has allowed.
  *
  * Invariants
- * 1. One such write is under way at a time, and no other one of this file meanwhile.
- * 2. What is remembered of the last block is what the file holds there: every other write makes it forgotten.
+ * 1. While such a write is under way there is no other write of this file but such ones, each of which lies in its
+ *    blocks, begins where the one before it ends, and comes to the system behind it.
+ * 2. What is remembered of the last block is what the file holds there once what is under way is done: every other write
+ *    makes it forgotten.
  */
 import { invariant } from "@tidemark/core/Invariant"
 import * as TailMemory from "../TailMemory.ts"
@@ -35,12 +37,17 @@ export class DirectTail {
   /** Where the last write ended, and the bytes of its last block up to there. Forgotten: -1. */
   private end = -1
   private readonly lastBlock = new Uint8Array(blockBytes)
-  private isUnderWay = false
+  private underWay = 0
 
   /** Another write has changed the file, or may have. */
   forget(): void {
-    invariant(!this.isUnderWay, "a write at the end of a file is the only one that is under way there")
+    invariant(this.underWay === 0, "a write at the end of a file is the only one that is under way there")
     this.end = -1
+  }
+
+  /** Whether these bytes may be begun while others are under way, if they come to the system behind them. */
+  continues(buffers: ReadonlyArray<Uint8Array>, position: number): boolean {
+    return (this.underWay === 0 || this.end === position) && inPlace(buffers, position % blockBytes) !== undefined
   }
 
   /** `readFront` reads what the file holds at a position, as far as it goes. When it throws nothing has begun. */
@@ -49,20 +56,22 @@ export class DirectTail {
     position: number,
     readFront: (into: Uint8Array, position: number) => number
   ): Widened {
-    invariant(!this.isUnderWay, "a write at the end of a file is the only one that is under way there")
+    invariant(
+      this.underWay === 0 || this.continues(buffers, position),
+      "a write at the end of a file is the only one that is under way there"
+    )
     const length = byteLengthOf(buffers)
     const start = downToBlock(position)
     const front = position - start
     const total = upToBlock(position + length) - start
-    const [only] = buffers
-    const isInPlace = buffers.length === 1 && only !== undefined && liesInBlocks(only, front)
-    const bytes = isInPlace ? new Uint8Array(only.buffer, only.byteOffset - front, total) : this.stage(total)
+    const only = inPlace(buffers, front)
+    const bytes = only === undefined ? this.stage(total) : new Uint8Array(only.buffer, only.byteOffset - front, total)
     if (this.end === position) bytes.set(front === 0 ? nothing : this.lastBlock.subarray(0, front))
     else if (front > 0) {
       const found = readFront(bytes.subarray(0, front), start)
       bytes.fill(0, found, front)
     }
-    if (!isInPlace) {
+    if (only === undefined) {
       let at = front
       for (const buffer of buffers) {
         bytes.set(buffer, at)
@@ -70,17 +79,17 @@ export class DirectTail {
       }
     }
     bytes.fill(0, front + length)
-    this.isUnderWay = true
+    this.underWay++
     this.end = position + length
+    const kept = this.end % blockBytes
+    this.lastBlock.set(bytes.subarray(this.end - kept - start, this.end - start))
     return { bytes, position: start }
   }
 
-  /** The write that was begun has succeeded, or not: then nobody knows what the file holds. */
-  finish({ bytes, position }: Widened, hasSucceeded: boolean): void {
-    this.isUnderWay = false
-    const kept = this.end % blockBytes
+  /** A write that was begun has succeeded, or not: then nobody knows what the file holds. */
+  finish(hasSucceeded: boolean): void {
+    this.underWay--
     if (!hasSucceeded) this.end = -1
-    else if (kept > 0) this.lastBlock.set(bytes.subarray(this.end - kept - position, this.end - position))
   }
 
   private stage(length: number): Uint8Array {
@@ -101,6 +110,12 @@ export const widenedRead = (buffer: Uint8Array, position: number): Widened | und
   if (!liesInBlocks(buffer, position - start)) return undefined
   const total = upToBlock(position + buffer.length) - start
   return { bytes: new Uint8Array(buffer.buffer, buffer.byteOffset - (position - start), total), position: start }
+}
+
+/** The bytes, when they are in one piece that lies in memory as its blocks lie in the file. */
+const inPlace = (buffers: ReadonlyArray<Uint8Array>, front: number): Uint8Array | undefined => {
+  const [only] = buffers
+  return buffers.length === 1 && only !== undefined && liesInBlocks(only, front) ? only : undefined
 }
 
 /** Whether the bytes lie in memory as their blocks lie in the file. Such memory is whole blocks: the rest of these is there. */

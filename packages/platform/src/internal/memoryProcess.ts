@@ -14,6 +14,7 @@ import { type ProcessIdentity, ProcessLiveness } from "../ProcessLiveness.ts"
 import { blockBytes } from "../TailMemory.ts"
 import { Vfs, type VfsFile, type VfsIdentity, type VfsOpenOptions } from "../Vfs.ts"
 import { VfsError, type VfsOperation } from "../VfsError.ts"
+import { makeBackgroundLine } from "./backgroundLine.ts"
 import type { DiskFaults, DiskHolds } from "./diskFaults.ts"
 import { directoryAt, fileAt, makeDirectories, normalizePath, pathSegments, placeOf, Refusal } from "./diskPaths.ts"
 import type { DiskWorld, FileNode } from "./diskWorld.ts"
@@ -174,6 +175,7 @@ export class MemoryProcess {
       })
     const syncData = sync("syncData")
     const readNow = (buffer: Uint8Array, position: number) => this.#read(file, buffer, position)
+    const line = makeBackgroundLine(path)
     return {
       path,
       read: (buffer, position) => {
@@ -186,13 +188,15 @@ export class MemoryProcess {
         return this.#step("read", path, () => readNow(buffer, position))
       },
       write,
-      writeAndSyncData: (buffers, position, how) =>
-        Effect.andThen(
+      writeAndSyncData: (buffers, position, how) => {
+        const writeAndSync = Effect.andThen(
           how?.tail === true && this.#disk.widensTails && byteLengthOf(buffers) > 0
             ? writeWidened(buffers, position)
             : write(buffers, position),
           syncData
-        ),
+        )
+        return how?.background === true ? line(() => writeAndSync) : writeAndSync
+      },
       syncData,
       syncFull: sync("syncFull"),
       truncate: (size) => {

@@ -10,6 +10,9 @@
  * 4. What the system refuses to do past the page cache (`EINVAL`: it wants other blocks than these) is done in the usual
  *    way, and so is everything after it on this file. Such a refusal comes before a byte is written; every other failure
  *    is final.
+ * 5. Writes in the background are done in the order in which they were asked for, and nothing is written behind one that
+ *    failed (`backgroundLine.ts`). Those that lie in memory for it go through a thread of the file, which is given the
+ *    next one while the one before is under way.
  *
  * @internal
  */
@@ -18,6 +21,7 @@ import * as Effect from "effect/Effect"
 import * as NodeFs from "node:fs"
 import type { VfsFile } from "../Vfs.ts"
 import { VfsError, type VfsOperation } from "../VfsError.ts"
+import { makeBackgroundLine } from "./backgroundLine.ts"
 import { DirectTail, maxDirectBytes, widenedRead } from "./directTail.ts"
 import { closedError, codeOf, toVfsError } from "./nodeCalls.ts"
 import {
@@ -29,6 +33,7 @@ import {
   type SyncRouteLimits
 } from "./syncRoute.ts"
 import { byteLengthOf, readFully, readFullySync, writeFully, writeFullySync } from "./transfer.ts"
+import type { WriteThread } from "./writeThread.ts"
 
 /** The calls on descriptors that a file is made of; `node:fs` has them, and a test may bring its own. */
 export interface DescriptorCalls {
@@ -75,6 +80,8 @@ export const makeNodeFile = (options: {
   readonly openSynchronous?: OpenOnceMore | undefined
   /** The same, and each write goes past the page cache. */
   readonly openDirect?: OpenOnceMore | undefined
+  /** Starts a thread for the writes of the file, where there may be one. */
+  readonly startThread?: (() => WriteThread | undefined) | undefined
 }): NodeFile => {
   const { calls, descriptor, limits, path, route } = options
   /** Another descriptor of the file, whose writes are synced by themselves: write and sync are one hop to the pool. */
@@ -83,6 +90,10 @@ export const makeNodeFile = (options: {
   let direct: { readonly descriptor: number | undefined } | undefined
   const directTail = new DirectTail()
   let refusesDirect = false
+  /** A write past the page cache has succeeded: the system takes such blocks. */
+  let takesDirect = false
+  const line = makeBackgroundLine(path)
+  let thread: { readonly started: WriteThread | undefined } | undefined
   let callsUnderWay = 0
   let isClosing = false
   let onIdle: (() => void) | undefined
@@ -93,23 +104,27 @@ export const makeNodeFile = (options: {
   let syncedBytes = 0
   const unsyncedBytes = () => bytesUnderWay + writtenBytes - syncedBytes
 
+  const endCall = () => {
+    callsUnderWay--
+    if (callsUnderWay === 0) onIdle?.()
+  }
+
   const call = <A>(operation: VfsOperation, start: (done: Done<A>) => void): Effect.Effect<A, VfsError> =>
+    Effect.suspend(() => isClosing ? Effect.fail(closedError(operation, path)) : takenCall(operation, start))
+
+  /** A call that was taken before the file began to close, and is part of one that a close waits for. */
+  const takenCall = <A>(operation: VfsOperation, start: (done: Done<A>) => void): Effect.Effect<A, VfsError> =>
     Effect.uninterruptible(Effect.callback<A, VfsError>((resume) => {
-      if (isClosing) return resume(Effect.fail(closedError(operation, path)))
       callsUnderWay++
-      const leave = () => {
-        callsUnderWay--
-        if (callsUnderWay === 0) onIdle?.()
-      }
       try {
         start((cause, value) => {
-          leave()
+          endCall()
           if (cause === null) return resume(Effect.succeed(value))
           resume(Effect.fail(cause instanceof VfsError ? cause : toVfsError(operation, path, cause)))
         })
       } catch (defect) {
         // What throws here was never handed to the system, and a close must not wait for it.
-        leave()
+        endCall()
         if (defect instanceof VfsError) return resume(Effect.fail(defect))
         throw defect
       }
@@ -161,17 +176,14 @@ export const makeNodeFile = (options: {
 
   // One call, so that a close that has begun waits for both halves.
   const writeAndSyncInPool = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
-    call<void>("write", (done) => startWriteAndSync(buffers, position, done))
-
-  const leave = Effect.sync(() => leaveRoute(route))
+    takenCall<void>("write", (done) => startWriteAndSync(buffers, position, done))
 
   const openOnceMore = (open: OpenOnceMore | undefined, opened: (descriptor: number) => void) => {
     if (open === undefined) return
     callsUnderWay++
     open((cause, descriptor) => {
       if (cause === null) opened(descriptor)
-      callsUnderWay--
-      if (callsUnderWay === 0) onIdle?.()
+      endCall()
     })
   }
 
@@ -191,7 +203,7 @@ export const makeNodeFile = (options: {
   }
 
   const writeSynchronously = (to: number, buffers: ReadonlyArray<Uint8Array>, position: number) =>
-    call<void>("write", (done) => {
+    takenCall<void>("write", (done) => {
       directTail.forget()
       writeFully(
         (some, at, written) => calls.writev(to, some, at, written),
@@ -202,22 +214,46 @@ export const makeNodeFile = (options: {
     })
 
   const writeAndSyncInBackground = (buffers: ReadonlyArray<Uint8Array>, position: number, isTail: boolean) =>
-    Effect.uninterruptible(Effect.suspend(() => {
+    Effect.suspend(() => {
       checkPosition(position)
-      const past = isTail ? directDescriptor(buffers) : undefined
-      if (past !== undefined) {
-        route.running++
-        return Effect.ensuring(writeDirectlyInPool(past, buffers, position), leave)
-      }
-      if (synchronous === undefined && !isClosing) openSynchronous()
-      const to = synchronous?.descriptor
-      // Its own sync covers its own bytes only, and this call promises those of earlier plain writes, too.
-      const write = to === undefined || unsyncedBytes() > 0
-        ? writeAndSyncInPool(buffers, position)
-        : writeSynchronously(to, buffers, position)
+      if (isClosing) return Effect.fail(closedError("write", path))
+      callsUnderWay++
       route.running++
-      return Effect.ensuring(write, leave)
-    }))
+      const write = line(
+        (isQueued) => startInBackground(buffers, position, isTail, isQueued),
+        () => isTail && canQueue(buffers, position)
+      )
+      return Effect.ensuring(
+        write,
+        Effect.sync(() => {
+          leaveRoute(route)
+          endCall()
+        })
+      )
+    })
+
+  const canQueue = (buffers: ReadonlyArray<Uint8Array>, position: number): boolean =>
+    takesDirect && thread?.started?.takesOrders === true && directTail.continues(buffers, position) &&
+    directDescriptor(buffers) !== undefined
+
+  const startInBackground = (
+    buffers: ReadonlyArray<Uint8Array>,
+    position: number,
+    isTail: boolean,
+    isQueued: boolean
+  ): Effect.Effect<void, VfsError> => {
+    const past = isTail ? directDescriptor(buffers) : undefined
+    if (past !== undefined) {
+      thread ??= { started: options.startThread?.() }
+      return isQueued ? writeDirectlyInThread(past, buffers, position) : writeDirectlyInPool(past, buffers, position)
+    }
+    if (synchronous === undefined && !isClosing) openSynchronous()
+    const to = synchronous?.descriptor
+    // Its own sync covers its own bytes only, and this call promises those of earlier plain writes, too.
+    return to === undefined || unsyncedBytes() > 0
+      ? writeAndSyncInPool(buffers, position)
+      : writeSynchronously(to, buffers, position)
+  }
 
   const openedDirectly = () => refusesDirect ? undefined : direct?.descriptor
 
@@ -242,13 +278,25 @@ export const makeNodeFile = (options: {
     return true
   }
 
+  const writeDirectlyInThread = (to: number, buffers: ReadonlyArray<Uint8Array>, position: number) =>
+    takenCall<void>("write", (done) => {
+      const writing = thread?.started
+      invariant(writing !== undefined, "a thread that takes orders was started")
+      const { bytes, position: start } = beginDirect(buffers, position)
+      writing.write({ descriptor: to, bytes, position: start }, (cause) => {
+        directTail.finish(cause === null)
+        done(cause, undefined)
+      })
+    })
+
   const writeDirectlyInPool = (to: number, buffers: ReadonlyArray<Uint8Array>, position: number) =>
-    call<void>("write", (done) => {
+    takenCall<void>("write", (done) => {
       const widened = beginDirect(buffers, position)
       const writeTo = (some: ReadonlyArray<Uint8Array>, at: number, written: Done<number>) =>
         calls.writev(to, some, at, written)
       writeFully(writeTo, [widened.bytes], widened.position, (cause) => {
-        directTail.finish(widened, cause === null)
+        directTail.finish(cause === null)
+        takesDirect ||= cause === null
         if (isRefusal(cause)) startWriteAndSync(buffers, position, done)
         else done(cause, undefined)
       })
@@ -264,7 +312,8 @@ export const makeNodeFile = (options: {
     } catch (cause) {
       if (!isRefusal(cause)) throw cause
     } finally {
-      directTail.finish(widened, hasSucceeded)
+      directTail.finish(hasSucceeded)
+      takesDirect ||= hasSucceeded
     }
     return hasSucceeded
   }
@@ -327,7 +376,7 @@ export const makeNodeFile = (options: {
 
   const writeAndSyncData: VfsFile["writeAndSyncData"] = (buffers, position, how) =>
     how?.background === true
-      ? writeAndSyncInBackground(buffers, position, how.tail === true)
+      ? Effect.uninterruptible(writeAndSyncInBackground(buffers, position, how.tail === true))
       : Effect.uninterruptible(writeAndSyncOnSomeThread(buffers, position, how?.tail === true))
 
   const file: VfsFile = {
@@ -367,6 +416,7 @@ export const makeNodeFile = (options: {
   const close = Effect.flatMap(
     Effect.uninterruptible(Effect.callback<unknown>((resume) => {
       const closeNow = () => {
+        thread?.started?.stop()
         const others = [synchronous?.descriptor, direct?.descriptor].filter((other) => other !== undefined)
         closeAll([...others, descriptor], (cause) => resume(Effect.succeed(cause)))
       }

@@ -44,7 +44,18 @@ const behind = (buffers: ReadonlyArray<Uint8Array>, count: number): ReadonlyArra
 const firstCall = (buffers: ReadonlyArray<Uint8Array>) =>
   buffers.length > maxBuffersPerCall ? buffers.slice(0, maxBuffersPerCall) : buffers
 
-const noProgress = () => Object.assign(new Error("the system took none of the bytes"), { code: "EIO" })
+/** What the errors of the system and those of our own have in common. */
+export interface CodedError {
+  readonly code: string
+  readonly message: string
+}
+
+export const withCode = ({ code, message }: CodedError) => Object.assign(new Error(message), { code })
+
+/** A write that stood behind one that failed. */
+export const notBegun: CodedError = { code: "ECANCELED", message: "a write before it has failed" }
+
+const noProgress = () => withCode({ code: "EIO", message: "the system took none of the bytes" })
 
 const checkWritten = (written: number, left: number) =>
   invariant(written >= 0 && written <= left, "a write answers between 0 and as many bytes as it was given")

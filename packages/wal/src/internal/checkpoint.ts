@@ -29,7 +29,7 @@ export const maxGroupBytes = 4 * 1024 * 1024
  * @internal
  */
 export class CopyBuffer {
-  private bytes = new Uint8Array(0)
+  private bytes: Uint8Array = new Uint8Array(0)
 
   /** `length` bytes of it, for what is read from `position` on; what it held before is lost. */
   take(length: number, position: number): Uint8Array {

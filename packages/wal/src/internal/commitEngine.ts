@@ -45,6 +45,17 @@ export interface EngineOptions {
   readonly overlapWaiters: number
 }
 
+/** A batch that was taken from the queue to be written. */
+interface StartedBatch {
+  readonly batch: Batch
+  readonly isSynced: boolean
+  readonly startedNanos: bigint
+}
+
+interface BackgroundBatch extends StartedBatch {
+  readonly writing: Fiber.Fiber<void, VfsError>
+}
+
 const nothingToUndo = () => {}
 
 /** @internal */
@@ -58,9 +69,10 @@ export class CommitEngine implements GroupCommit {
   private readonly durableWaiters = new WaiterQueue<LogEnded>()
   private readonly writtenWaiters = new WaiterQueue<LogEnded>()
   private readonly admissions: Array<Admission> = []
-  /** Of the batch that is under way: whether it is synced, and since when it is written. */
-  private isSyncing = false
-  private startedNanos = 0n
+  /** Nothing was written since the log was opened or reset: what comes first is on its way alone. */
+  private isFresh = true
+  /** When the last batch or sync was done. */
+  private settledNanos = 0n
   private written: number
   private durable: number
   private quiescing = 0
@@ -338,6 +350,7 @@ export class CommitEngine implements GroupCommit {
       this.queue.reserved = lsn
       this.written = lsn
       this.durable = lsn
+      this.isFresh = true
       return Effect.void
     })
 
@@ -421,35 +434,56 @@ export class CommitEngine implements GroupCommit {
   /**
    * Writes a batch, and further ones as long as it pays to write one while those are woken who waited for the one
    * before: their work, and the hand-overs it ends in, then runs beside the sync instead of before it. So many writers
-   * in a closed loop fall into two groups, one of which works while the other one's batch is synced.
+   * in a closed loop fall into two groups, one of which works while the other one's batch is synced. A batch is handed to
+   * the sink while the one before is still on its way, so that the device does not wait for the leader in between.
    */
   private *writeBatches(first: Batch) {
-    let exit = yield* Effect.exit(this.startBatch(first, false))
-    for (let batch: Batch | undefined = first; batch !== undefined;) {
-      if (Exit.isFailure(exit)) return this.poison(exit.cause)
+    /** What is on its way behind `current`, in the background. */
+    const behind: Array<BackgroundBatch> = []
+    let current: StartedBatch = this.start(first, undefined)
+    let exit = yield* Effect.exit(this.write(current, false))
+    for (;;) {
+      if (Exit.isFailure(exit)) this.poison(exit.cause)
       // Somebody may have poisoned the log while the batch was in flight: then it is not acknowledged.
-      if (this.poisoned !== undefined) return
-      const due = this.settleBatch(batch)
-      batch = undefined
-      if (due.length >= this.overlapWaiters && this.delay === undefined) {
-        // When nothing has come in meanwhile, half of those who wait fill the next batch.
-        const isGathered = this.queue.commits * 2 >= due.length
-        const woken = isGathered ? 0 : due.length >> 1
+      if (this.poisoned !== undefined) break
+      const due = this.settleBatch(current)
+      const isOverlapping = this.delay === undefined &&
+        due.length + (behind[0]?.batch.commits ?? 0) >= this.overlapWaiters
+      if (isOverlapping) {
+        // Enough has come in meanwhile.
+        if (behind.length === 0 && this.queue.commits * 2 >= due.length) yield* this.startBehind(behind)
+        // The groups become equal: who is one too many in this one is woken to go with the other.
+        const woken = Math.min(due.length, (due.length + (behind[0]?.batch.commits ?? 0) + 1) >> 1)
         this.succeedAll(due.slice(0, woken))
-        batch = this.takeBatch()
-        const writing = batch === undefined
-          ? undefined
-          : yield* Effect.forkChild(this.startBatch(batch, true), { startImmediately: true, uninterruptible: true })
+        yield* this.startBehind(behind)
         this.succeedAll(due.slice(woken))
-        if (writing !== undefined) {
-          // Also beside a sink that is done at once the event loop has its turn.
-          yield* Effect.yieldNow
-          exit = yield* Fiber.await(writing)
-        }
+        yield* this.startBehind(behind)
       } else {
         this.succeedAll(due)
       }
+      const next = behind.shift()
+      if (next === undefined) return
+      // Also beside a sink that is done at once the event loop has its turn.
+      yield* Effect.yieldNow
+      exit = yield* Fiber.await(next.writing)
+      current = next
     }
+    // The leader ends behind everything that it has begun.
+    for (const { writing } of behind) yield* Fiber.await(writing)
+  }
+
+  /** Starts writing what is queued, if anything is and the sink may have one more. */
+  private *startBehind(behind: Array<BackgroundBatch>) {
+    const last = behind.at(-1)
+    if (last !== undefined && (behind.length > 1 || this.isFresh || !last.isSynced)) return
+    const batch = this.takeBatch()
+    if (batch === undefined) return
+    const started = this.start(batch, last)
+    const writing = yield* Effect.forkChild(this.write(started, true), {
+      startImmediately: true,
+      uninterruptible: true
+    })
+    behind.push({ ...started, writing })
   }
 
   /** For the middle of a wake-up, which must go on whatever happens here. */
@@ -462,31 +496,38 @@ export class CommitEngine implements GroupCommit {
     }
   }
 
-  private startBatch(batch: Batch, background: boolean): Effect.Effect<void, VfsError> {
+  private start(batch: Batch, before: StartedBatch | undefined): StartedBatch {
+    invariant(batch.start === (before?.batch.end ?? this.written), "a batch is written where the one before it ends")
+    return {
+      batch,
+      // The strictest mode wins: one that waits for durability makes the whole batch synced (GC-12).
+      isSynced: before !== undefined || this.state === "closing" || this.durableWaiters.firstTarget <= batch.end,
+      startedNanos: this.clock.monotonicTimeNanosUnsafe()
+    }
+  }
+
+  private write({ batch, isSynced }: StartedBatch, background: boolean): Effect.Effect<void, VfsError> {
     return Effect.suspend(() => {
       // There may have been a turn since it was taken, and a poisoned log is not written.
       if (this.poisoned !== undefined) return Effect.void
       const start = toLsn(batch.start)
-      invariant(batch.start === this.written, "a batch is written where the one before it ended")
       this.sink.seal?.write(batch.buffers, start, this.durable === batch.start)
-      // The strictest mode wins: one that waits for durability makes the whole batch synced (GC-12).
-      this.isSyncing = this.state === "closing" || this.durableWaiters.firstTarget <= batch.end
-      this.startedNanos = this.clock.monotonicTimeNanosUnsafe()
-      return this.isSyncing
+      return isSynced
         ? this.sink.writeAndSync(batch.buffers, start, background)
         : this.sink.write(batch.buffers, start)
     })
   }
 
   /** The batch is written: raises the watermarks, publishes, lets in who waited for room, answers who is to be woken. */
-  private settleBatch(batch: Batch): ReadonlyArray<Waiter<LogEnded>> {
+  private settleBatch({ batch, isSynced, startedNanos }: StartedBatch): ReadonlyArray<Waiter<LogEnded>> {
     this.queue.recycle(batch)
     this.written = batch.end
-    if (this.isSyncing) this.recordSync(this.startedNanos)
+    this.isFresh = false
+    if (isSynced) this.recordSync(startedNanos)
     LogMetrics.commits.updateUnsafe(batch.commits, this.context)
     LogMetrics.batchCommits.updateUnsafe(batch.commits, this.context)
     LogMetrics.batchBytes.updateUnsafe(batch.end - batch.start, this.context)
-    return this.advance(this.isSyncing ? batch.end : this.durable)
+    return this.advance(isSynced ? batch.end : this.durable)
   }
 
   private *syncWritten() {
@@ -499,8 +540,11 @@ export class CommitEngine implements GroupCommit {
     this.succeedAll(this.advance(written))
   }
 
+  /** A sync that began behind another one took the time since that one was done. */
   private recordSync(startedNanos: bigint): void {
-    const nanos = Number(this.clock.monotonicTimeNanosUnsafe() - startedNanos)
+    const now = this.clock.monotonicTimeNanosUnsafe()
+    const nanos = Number(now - (startedNanos > this.settledNanos ? startedNanos : this.settledNanos))
+    this.settledNanos = now
     LogMetrics.syncDurationSeconds.updateUnsafe(nanos / 1e9, this.context)
     LogMetrics.syncs.updateUnsafe(1, this.context)
   }

@@ -254,7 +254,7 @@ const makeRun = (reservation?: OpenReservation): Run => ({
   reservation
 })
 
-const makeChunk = (length: number, isPooled = false, bytes = new Uint8Array(length)): Chunk => ({
+const makeChunk = (length: number, isPooled = false, bytes: Uint8Array = new Uint8Array(length)): Chunk => ({
   bytes,
   view: new DataView(bytes.buffer),
   first: 0,
