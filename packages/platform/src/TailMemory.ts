@@ -48,6 +48,11 @@ declare const WebAssembly: undefined | {
 /** The unit of the memory of a WebAssembly module, which comes from the system in pages. */
 const pageBytes = 65_536
 
+/** Node's own copy. It asks for no more than an `Uint8Array`, which it is given by `call`. */
+const copyBlock: undefined | ((this: Uint8Array, target: Uint8Array, targetStart: number) => number) =
+  // oxlint-disable-next-line typescript/unbound-method -- whoever calls it says what it is a method of
+  typeof Buffer === "undefined" ? undefined : Buffer.alloc(0).copy
+
 const made = new WeakSet<ArrayBufferLike>()
 
 /**
@@ -77,3 +82,16 @@ export const make = (length: number): Uint8Array => {
  * @since 0.1.0
  */
 export const isTailMemory = (buffer: ArrayBufferLike): boolean => made.has(buffer)
+
+/**
+ * `target.set(source, offset)`, faster where `target` is memory of this kind: into shared memory `set` copies word by
+ * word, because another thread might look on.
+ *
+ * @category copying
+ * @since 0.1.0
+ */
+export const copyTo = (target: Uint8Array, source: Uint8Array, offset: number): void => {
+  invariant(offset + source.length <= target.length, "what is copied has room")
+  if (copyBlock === undefined) target.set(source, offset)
+  else copyBlock.call(source, target, offset)
+}

@@ -18,6 +18,7 @@
 import { FormatIssue, toCodec } from "@tidemark/core/BinaryFormat"
 import { invariant } from "@tidemark/core/Invariant"
 import { PageSize } from "@tidemark/core/Scalars"
+import * as TailMemory from "@tidemark/platform/TailMemory"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { extendOverPage } from "./internal/pageChecksum.ts"
@@ -345,7 +346,7 @@ export const writeFrame = (
   view.setUint32(offset + frameOffsets.databasePages, frame.databasePages)
   view.setUint32(offset + frameOffsets.salt1, generation.salt1)
   view.setUint32(offset + frameOffsets.salt2, generation.salt2)
-  target.set(frame.page, offset + frameHeaderBytes)
+  TailMemory.copyTo(target, frame.page, offset + frameHeaderBytes)
   if (generation.words === "littleEndian") {
     extendChain(chain, view, offset, checkedFrameHeaderBytes, "littleEndian")
     extendOverPage(chain, frame.page)

@@ -283,7 +283,7 @@ export const makeNodeFile = (options: {
       const writing = thread?.started
       invariant(writing !== undefined, "a thread that takes orders was started")
       const { bytes, position: start } = beginDirect(buffers, position)
-      writing.write({ descriptor: to, bytes, position: start }, (cause) => {
+      writing.write(to, bytes, start, (cause) => {
         directTail.finish(cause === null)
         done(cause, undefined)
       })
