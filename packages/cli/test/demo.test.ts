@@ -1,7 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { readdirSync } from "node:fs"
+import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
+import type { WriterJob } from "../src/demo/WriterProtocol.ts"
 import {
   assertFailed,
   assertNoStack,
@@ -160,6 +162,29 @@ describe("demo", () => {
       assertWrongUsage(yield* tidemark("demo", "--kill", "1.5"), /--kill 1\.5/)
       assertWrongUsage(yield* tidemark("demo", "--transactions", "0", "--json"), /--transactions 0/)
       assertWrongUsage(yield* tidemark("demo-writer"), /started by demo/)
+    }))
+
+  it.effect("the process that commits is told more than a pipe holds", () =>
+    Effect.gen(function*() {
+      const directory = yield* temporaryDirectory
+      const job: WriterJob = {
+        database: join(directory, "missing.db"),
+        log: "sqlite",
+        recordedWal: join(directory, "missing.db-wal"),
+        writers: 1,
+        recorded: 300_000,
+        additions: 0,
+        initialPages: 1,
+        ledgerPages: [],
+        counterPages: [],
+        acknowledged: Array.from({ length: 300_000 }, (_, index) => index)
+      }
+      const input = JSON.stringify(job)
+      assert.isAbove(input.length, 1024 * 1024)
+      const ended = yield* runCommand(process.execPath, [mainPath, "demo-writer"], { input })
+      assert.strictEqual(ended.code, 3, ended.stderr)
+      // It has understood, and finds that nobody is there to be answered.
+      assert.match(ended.stderr, /the demo is gone/)
     }))
 
   it.effect("removes its files when it is interrupted", () =>

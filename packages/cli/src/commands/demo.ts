@@ -10,7 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
-import * as NodeFs from "node:fs"
+import { text } from "node:stream/consumers"
 import { reportOf } from "../demo/demoReport.ts"
 import { type DemoOptions, runDemo, type Stage } from "../demo/runDemo.ts"
 import { runWriter } from "../demo/Writer.ts"
@@ -114,8 +114,9 @@ export const demoCommand = Command.make("demo", {
   )
 )
 
-const readJob = Effect.try({
-  try: () => NodeFs.readFileSync(0, "utf8"),
+// Not all at once: it may be more than a pipe holds, and the rest comes when there is room.
+const readJob = Effect.tryPromise({
+  try: () => text(process.stdin),
   catch: () => new WrongUsage({ sentence: notForPeople })
 }).pipe(
   Effect.flatMap(Schema.decodeEffect(WriterJobJson)),

@@ -30,13 +30,15 @@ export const runCommand = (
     readonly env?: Record<string, string>
     readonly uid?: number
     readonly onOutput?: (process: { kill(): void }) => void
+    /** What the command can read on standard input. Default: nothing. */
+    readonly input?: string
   } = {}
 ): Effect.Effect<Ended> =>
   Effect.promise(() =>
     new Promise<Ended>((resolve, reject) => {
       const child = spawn(command, args, {
         env: { ...process.env, NODE_COMPILE_CACHE: compileCache, ...options.env },
-        stdio: ["ignore", "pipe", "pipe"],
+        stdio: ["pipe", "pipe", "pipe"],
         ...(options.uid === undefined ? {} : { uid: options.uid })
       })
       let stdout = ""
@@ -50,6 +52,9 @@ export const runCommand = (
         stderr += text
         notify()
       })
+      // A command that ends without having read all of it is no failure.
+      child.stdin.on("error", () => {})
+      child.stdin.end(options.input ?? "")
       child.on("error", reject)
       child.on("close", (code, signal) => resolve({ code, signal, stdout, stderr }))
     })
