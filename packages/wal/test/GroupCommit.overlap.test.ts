@@ -49,7 +49,8 @@ describe("GroupCommit: work beside the sync", () => {
         assert.strictEqual(first, "success")
         assert.strictEqual(second, "WalPoisoned")
       }
-      assert.strictEqual(disk.calls.length, 2)
+      // The other half of the second commits was not given to a sink that had failed already.
+      assert.deepStrictEqual(disk.calls.map(({ length }) => length / 24), [64, 32])
     }))
 
   it.effect("GC-14 closing in the middle of it leaves nobody waiting", () =>

@@ -39,7 +39,9 @@ interface Plan {
   readonly closeAfter: number | undefined
   /** After so many turns somebody outside poisons it. */
   readonly poisonAfter: number | undefined
-  /** How many writers follow each script: with 32 or more the next batch is written beside the wake-up. */
+  /** From so many writers on batches are on their way behind one another. */
+  readonly overlapWaiters: number | undefined
+  /** How many writers follow each script. */
   readonly copies: number
   readonly writers: ReadonlyArray<ReadonlyArray<Step>>
 }
@@ -88,6 +90,7 @@ const plan = (isFaulty: boolean): fc.Arbitrary<Plan> =>
     poisonAfter: isFaulty
       ? fc.option(fc.integer({ min: 0, max: 40 }), { nil: undefined, freq: 1 })
       : fc.constant(undefined),
+    overlapWaiters: fc.constantFrom(undefined, 2, 6, 32),
     copies: fc.oneof({ weight: 3, arbitrary: fc.constant(1) }, { weight: 1, arbitrary: fc.constant(36) }),
     writers: fc.array(fc.array(step, { minLength: 1, maxLength: 8 }), { minLength: 1, maxLength: 6 })
   })
@@ -248,7 +251,8 @@ const run = (plan: Plan) =>
     const { disk, log } = yield* start({ padding: plan.padding }, {
       initialLsn: toLsn(plan.initialLsn),
       maxBatchBytes: plan.maxBatchBytes,
-      maxQueuedBytes: plan.maxQueuedBytes
+      maxQueuedBytes: plan.maxQueuedBytes,
+      overlapWaiters: plan.overlapWaiters
     })
     const random = makeRandom(plan.seed)
     const outcome = plan.fault === undefined
@@ -306,7 +310,7 @@ const run = (plan: Plan) =>
       assert.deepStrictEqual(log.watermarks(), { reserved: end, written: end, durable: end })
       assert.strictEqual(disk.syncedEnd, end)
     }
-    return world.promised.length
+    return { acknowledged: world.promised.length, mostUnderWay: disk.mostUnderWay }
   }).pipe(Effect.scoped, Effect.provideService(Scheduler.Scheduler, new SeededScheduler(plan.seed, plan.yieldRate)))
 
 /** Fails instead of waiting for ever when a plan has left somebody hanging. */
@@ -328,23 +332,31 @@ const settings = { numRuns: 300, interruptAfterTimeLimit: 60_000, markInterruptA
 describe("GroupCommit: random schedules", () => {
   it("GC-02 GC-05 GC-11 order, no gap, no promise too early, nobody hangs, whatever comes together", async () => {
     let acknowledged = 0
+    let overlapped = 0
     await fc.assert(
       fc.asyncProperty(plan(false), async (plan) => {
-        acknowledged += await orHung(Effect.runPromise(run(plan)))
+        const result = await orHung(Effect.runPromise(run(plan)))
+        acknowledged += result.acknowledged
+        if (result.mostUnderWay === 2) overlapped++
       }),
       settings
     )
     assert.isAbove(acknowledged, 300, "the plans do something")
+    assert.isAbove(overlapped, 3, "two batches are on their way at once")
   })
 
   it("GC-07 GC-08 the same over a disk that fails: poison reaches everybody, the disk is left alone", async () => {
     let acknowledged = 0
+    let overlapped = 0
     await fc.assert(
       fc.asyncProperty(plan(true), async (plan) => {
-        acknowledged += await orHung(Effect.runPromise(run(plan)))
+        const result = await orHung(Effect.runPromise(run(plan)))
+        acknowledged += result.acknowledged
+        if (result.mostUnderWay === 2) overlapped++
       }),
       settings
     )
     assert.isAbove(acknowledged, 100, "the plans do something")
+    assert.isAbove(overlapped, 3, "two batches are on their way at once")
   })
 })

@@ -18,6 +18,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import { PreventSchedulerYield } from "effect/Scheduler"
 import type {
   Admission,
   CommitMode,
@@ -52,8 +53,15 @@ interface StartedBatch {
   readonly startedNanos: bigint
 }
 
+/** A batch that is written while the leader does something else. */
 interface BackgroundBatch extends StartedBatch {
   readonly writing: Fiber.Fiber<void, VfsError>
+}
+
+/** Whether it is known already, before it is the batch's turn to be settled. */
+const hasFailed = ({ writing }: BackgroundBatch): boolean => {
+  const exit = writing.pollUnsafe()
+  return exit !== undefined && Exit.isFailure(exit)
 }
 
 const nothingToUndo = () => {}
@@ -71,7 +79,7 @@ export class CommitEngine implements GroupCommit {
   private readonly admissions: Array<Admission> = []
   /** Nothing was written since the log was opened or reset: what comes first is on its way alone. */
   private isFresh = true
-  /** When the last batch or sync was done. */
+  /** When the last sync was done. */
   private settledNanos = 0n
   private written: number
   private durable: number
@@ -438,17 +446,28 @@ export class CommitEngine implements GroupCommit {
    * the sink while the one before is still on its way, so that the device does not wait for the leader in between.
    */
   private *writeBatches(first: Batch) {
-    /** What is on its way behind `current`, in the background. */
+    /** What is on its way behind the batch that is written or settled now, in the background. */
     const behind: Array<BackgroundBatch> = []
+    try {
+      yield* this.writeInTurn(first, behind)
+    } catch (defect) {
+      this.poison(Cause.die(defect))
+    }
+    // The leader ends behind everything that it has begun.
+    for (const { writing } of behind) yield* Fiber.await(writing)
+  }
+
+  /** Leaves in `behind` what is on its way when the log is poisoned. */
+  private *writeInTurn(first: Batch, behind: Array<BackgroundBatch>) {
     let current: StartedBatch = this.start(first, undefined)
     let exit = yield* Effect.exit(this.write(current, false))
     for (;;) {
       if (Exit.isFailure(exit)) this.poison(exit.cause)
       // Somebody may have poisoned the log while the batch was in flight: then it is not acknowledged.
-      if (this.poisoned !== undefined) break
+      if (this.poisoned !== undefined) return
       const due = this.settleBatch(current)
       const isOverlapping = this.delay === undefined &&
-        due.length + (behind[0]?.batch.commits ?? 0) >= this.overlapWaiters
+        due.length + (behind[0]?.batch.commits ?? 0) + this.queue.commits >= this.overlapWaiters
       if (isOverlapping) {
         // Enough has come in meanwhile.
         if (behind.length === 0 && this.queue.commits * 2 >= due.length) yield* this.startBehind(behind)
@@ -468,28 +487,26 @@ export class CommitEngine implements GroupCommit {
       exit = yield* Fiber.await(next.writing)
       current = next
     }
-    // The leader ends behind everything that it has begun.
-    for (const { writing } of behind) yield* Fiber.await(writing)
   }
 
   /** Starts writing what is queued, if anything is and the sink may have one more. */
   private *startBehind(behind: Array<BackgroundBatch>) {
     const last = behind.at(-1)
     if (last !== undefined && (behind.length > 1 || this.isFresh || !last.isSynced)) return
-    const batch = this.takeBatch()
-    if (batch === undefined) return
-    const started = this.start(batch, last)
-    const writing = yield* Effect.forkChild(this.write(started, true), {
-      startImmediately: true,
-      uninterruptible: true
-    })
+    const started = this.startQueued(last)
+    if (started === undefined) return
+    const fork = Effect.forkChild(this.write(started, true, last), { startImmediately: true, uninterruptible: true })
+    // Its steps are one up to where the sink waits, or the batch behind could come to the sink first; and one from the
+    // sink's failure to the end of the fiber, or the batch behind would not see it.
+    const writing = yield* Effect.provideService(fork, PreventSchedulerYield, true)
     behind.push({ ...started, writing })
   }
 
   /** For the middle of a wake-up, which must go on whatever happens here. */
-  private takeBatch(): Batch | undefined {
+  private startQueued(before: StartedBatch | undefined): StartedBatch | undefined {
     try {
-      return this.poisoned === undefined ? this.queue.take() : undefined
+      const batch = this.poisoned === undefined ? this.queue.take() : undefined
+      return batch === undefined ? undefined : this.start(batch, before)
     } catch (defect) {
       this.poison(Cause.die(defect))
       return undefined
@@ -506,10 +523,15 @@ export class CommitEngine implements GroupCommit {
     }
   }
 
-  private write({ batch, isSynced }: StartedBatch, background: boolean): Effect.Effect<void, VfsError> {
+  private write(
+    { batch, isSynced }: StartedBatch,
+    background: boolean,
+    before?: BackgroundBatch
+  ): Effect.Effect<void, VfsError> {
     return Effect.suspend(() => {
-      // There may have been a turn since it was taken, and a poisoned log is not written.
-      if (this.poisoned !== undefined) return Effect.void
+      // There may have been a turn since it was taken, and a poisoned log is not written. Nor is one that will be as soon
+      // as the batch before this one is looked at.
+      if (this.poisoned !== undefined || (before !== undefined && hasFailed(before))) return Effect.void
       const start = toLsn(batch.start)
       this.sink.seal?.write(batch.buffers, start, this.durable === batch.start)
       return isSynced

@@ -1,7 +1,9 @@
 /**
  * A sink that remembers what it was asked, in memory or over a file of a `Vfs`, and can be held, made to fail, to die
- * or to write short. It checks on every call what a sink is promised: one call at a time, in the order of positions,
- * never again after a failure, watermarks in order.
+ * or to write short. It checks on every call what a sink is promised: in the order of positions, never
+ * again after a failure, watermarks in order, and one call at a time, but for one more `writeAndSync` in the background
+ * behind another one. That one is begun when the one before is durable, as a file does it, and fails, having written
+ * nothing, when the one before fails.
  */
 import type { VfsFile } from "@tidemark/platform/Vfs"
 import { VfsError } from "@tidemark/platform/VfsError"
@@ -15,6 +17,15 @@ export interface SinkCall {
   readonly operation: "write" | "sync" | "writeAndSync"
   readonly lsn: number
   readonly length: number
+  /** Whether the engine does something else meanwhile. */
+  readonly background: boolean
+}
+
+/** A call that was made and is not done. */
+interface CallUnderWay {
+  readonly call: SinkCall
+  /** Whether it succeeded. */
+  readonly outcome: Deferred.Deferred<boolean>
 }
 
 export interface RecordingSinkOptions {
@@ -49,28 +60,43 @@ export class RecordingSink {
   /** The engine whose watermarks are checked on every call. */
   engine: GroupCommit | undefined
   hasFailed = false
+  /** The most calls that were under way at once. */
+  mostUnderWay = 0
+  /** Bytes were written since the beginning or the last reset. */
+  private hasBatch = false
+  /** Where the log ends when everything that was asked for is done. */
+  private askedEnd: number
+  /** The call that was made last, unless the log was reset since. */
+  private last: SinkCall | undefined
+  /** What `durable` may be: where the syncs ended. */
+  private readonly syncedEnds: Set<number>
   private readonly file: VfsFile | undefined
   private bytes = new Uint8Array(1024)
   private end: number
   private synced: number
-  private inFlight = false
+  private readonly underWay: Array<CallUnderWay> = []
   private readonly holds: Array<Deferred.Deferred<void>> = []
 
   constructor(options: RecordingSinkOptions = {}) {
     this.file = options.file
     this.end = options.initialLsn ?? 0
     this.synced = this.end
+    this.askedEnd = this.end
+    this.syncedEnds = new Set([this.end])
     const padding = options.padding ?? "none"
     this.sink = {
       name: options.name ?? "recording",
-      write: (buffers, lsn) => this.call("write", buffers, lsn),
-      sync: Effect.suspend(() => this.call("sync", [], this.end)),
-      writeAndSync: (buffers, lsn) => this.call("writeAndSync", buffers, lsn),
+      write: (buffers, lsn) => this.call("write", buffers, lsn, false),
+      sync: Effect.suspend(() => this.call("sync", [], this.end, false)),
+      writeAndSync: (buffers, lsn, background) => this.call("writeAndSync", buffers, lsn, background),
       pad: padding === "none" ? undefined : frames.pad,
       seal: padding === "sealed" ? { bytes: frames.sealBytes, write: frames.seal } : undefined,
       onDurable: (durable) => {
         this.durables.push(durable)
-        this.expect(durable === this.synced, `durable ${durable} was published, ${this.synced} is synced`)
+        this.expect(
+          durable <= this.synced && this.syncedEnds.has(durable),
+          `durable ${durable} was published, ${this.synced} is synced`
+        )
         options.onDurable?.(durable)
       },
       onPoisoned: (failure) => {
@@ -124,8 +150,14 @@ export class RecordingSink {
 
   /** After the log was reset: bytes go to `lsn` now. */
   readonly moveTo = (lsn: number): void => {
+    this.expect(this.underWay.length === 0, `a reset to ${lsn} while a call is under way`)
     this.end = lsn
     this.synced = lsn
+    this.askedEnd = lsn
+    this.syncedEnds.clear()
+    this.syncedEnds.add(lsn)
+    this.last = undefined
+    this.hasBatch = false
   }
 
   private expect(condition: boolean, what: string): void {
@@ -135,31 +167,53 @@ export class RecordingSink {
   private call(
     operation: SinkCall["operation"],
     buffers: ReadonlyArray<Uint8Array>,
-    lsn: number
+    lsn: number,
+    background: boolean
   ): Effect.Effect<void, VfsError> {
     // Not of a sync: as a value it is decided on one step before it runs.
     const isPoisoned = this.engine?.ended()?._tag === "WalPoisoned"
     this.expect(!isPoisoned || operation === "sync", `${operation} at ${lsn} of a poisoned log`)
     return Effect.suspend(() => {
       const length = buffers.reduce((sum, buffer) => sum + buffer.length, 0)
-      const call = { operation, lsn, length }
+      const call = { operation, lsn, length, background }
       const index = this.calls.push(call) - 1
-      this.expect(!this.inFlight, `${operation} at ${lsn} while another call is in flight`)
+      const before = this.underWay.at(-1)
+      const own = { call, outcome: Deferred.makeUnsafe<boolean>() }
+      this.mostUnderWay = Math.max(this.mostUnderWay, this.underWay.push(own))
+      this.expect(
+        before === undefined || this.mayStandBehind(before.call, call),
+        `${operation} at ${lsn} while another`
+      )
       this.expect(!this.hasFailed, `${operation} at ${lsn} after a failure`)
-      this.expect(lsn === this.end, `${operation} at ${lsn}, the log ends at ${this.end}`)
+      this.expect(lsn === this.askedEnd, `${operation} at ${lsn}, the log ends at ${this.askedEnd}`)
       this.expect(operation === "sync" || length > 0, `${operation} of nothing at ${lsn}`)
-      this.checkWatermarks()
-      this.inFlight = true
+      this.checkWatermarks(call)
+      this.askedEnd = lsn + length
+      this.last = call
       const gone = Effect.suspend(() => this.before(call, index))
-      const effective = Effect.andThen(gone, this.apply(operation, buffers, lsn, length))
-      return Effect.onExit(effective, (exit) =>
-        Effect.sync(() => {
-          this.inFlight = false
-          if (exit._tag === "Success") return
-          this.hasFailed = true
-          this.store(buffers, lsn, Math.floor(length / 2))
-        }))
+      const effective = Effect.onExit(
+        Effect.andThen(gone, this.apply(operation, buffers, lsn, length)),
+        (exit) => Effect.sync(() => Exit.isSuccess(exit) || this.store(buffers, lsn, Math.floor(length / 2)))
+      )
+      return Effect.onExit(
+        before === undefined ? effective : Effect.flatMap(
+          Deferred.await(before.outcome),
+          (hasSucceeded) => hasSucceeded ? effective : Effect.fail(diskError("ECANCELED"))
+        ),
+        (exit) =>
+          Effect.sync(() => {
+            this.underWay.splice(this.underWay.indexOf(own), 1)
+            this.hasFailed ||= Exit.isFailure(exit)
+            Deferred.doneUnsafe(own.outcome, Exit.succeed(Exit.isSuccess(exit)))
+          })
+      )
     })
+  }
+
+  /** Whether a call may be made while another one is under way. */
+  private mayStandBehind(before: SinkCall, { background, operation }: SinkCall): boolean {
+    return before.operation === "writeAndSync" && before.background && operation === "writeAndSync" && background &&
+      this.hasBatch && this.underWay.length <= 2
   }
 
   private apply(
@@ -171,7 +225,10 @@ export class RecordingSink {
     const done = Effect.sync(() => {
       this.store(buffers, lsn, length)
       this.end = lsn + length
-      if (operation !== "write") this.synced = this.end
+      if (operation !== "sync") this.hasBatch = true
+      if (operation === "write") return
+      this.synced = this.end
+      this.syncedEnds.add(this.end)
     })
     const { file } = this
     if (file === undefined) return done
@@ -194,11 +251,21 @@ export class RecordingSink {
     }
   }
 
-  private checkWatermarks(): void {
+  private checkWatermarks({ background, lsn }: SinkCall): void {
     if (this.engine === undefined) return
     const { durable, reserved, written } = this.engine.watermarks()
     this.expect(durable <= written && written <= reserved, `watermarks ${durable}, ${written}, ${reserved}`)
-    this.expect(written === this.end, `written ${written}, the log ends at ${this.end}`)
-    this.expect(durable === this.synced, `durable ${durable}, ${this.synced} is synced`)
+    const { last } = this
+    if (background && last !== undefined && last.background && written === last.lsn) {
+      // It stands behind a batch that the engine has not settled, whether that one is done or not.
+      this.expect(last.operation === "writeAndSync", `a batch at ${lsn} behind a plain write`)
+      this.expect(
+        durable <= this.synced && this.syncedEnds.has(durable),
+        `durable ${durable}, ${this.synced} is synced`
+      )
+    } else {
+      this.expect(written === lsn && written === this.end, `written ${written}, the log ends at ${this.end}`)
+      this.expect(durable === this.synced, `durable ${durable}, ${this.synced} is synced`)
+    }
   }
 }
