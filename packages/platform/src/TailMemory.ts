@@ -4,10 +4,12 @@
  * **Details**
  *
  * Past the page cache the system takes whole blocks from memory that begins at a page, which the memory of an
- * `ArrayBuffer` does not. It is shared memory, so that a thread of the platform can write from it. So the bytes have to lie in memory of this kind, and in their blocks as they are to lie in the
- * blocks of the file: the byte for position `p` at an offset that leaves the same rest by {@link blockBytes}. What else is
- * in the first and the last of these blocks belongs to the file from then on; it fills them. Bytes that lie otherwise are
- * copied, and the result is the same.
+ * `ArrayBuffer` does not. It is shared memory, so that a thread of the platform can write from it. So the bytes have to
+ * lie in memory of this kind, and in their blocks as they are to lie in the blocks of the file: the byte for position `p`
+ * at an offset that leaves the same rest by {@link blockBytes}. What else is in the first and the last of these blocks
+ * belongs to the file until the call is done; it fills them, at once or when the write gets its turn. So the bytes of two
+ * calls that are under way lie in different blocks of memory, even if they share one of the file. Bytes that lie otherwise
+ * are copied, and the result is the same.
  *
  * A long read (`VfsFile.read`) fills memory of this kind in the same way: bytes that lie as their blocks do in the file
  * may come without a copy, and then everything else in the first and the last of these blocks is overwritten, too.
@@ -91,7 +93,7 @@ export const isTailMemory = (buffer: ArrayBufferLike): boolean => made.has(buffe
  * @since 0.1.0
  */
 export const copyTo = (target: Uint8Array, source: Uint8Array, offset: number): void => {
-  invariant(offset + source.length <= target.length, "what is copied has room")
+  invariant(offset >= 0 && offset + source.length <= target.length, "what is copied has room")
   if (copyBlock === undefined) target.set(source, offset)
   else copyBlock.call(source, target, offset)
 }

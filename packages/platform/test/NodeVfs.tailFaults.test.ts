@@ -278,6 +278,25 @@ for (const { how, micros, name } of ways) {
         ])
       }).pipe(Effect.scoped))
 
+    it.live("a write after a close that had to wait asks the system for nothing, and closes nothing once more", () =>
+      Effect.gen(function*() {
+        const { close, descriptors, file, seen } = yield* opened
+        const fiber = yield* Effect.forkChild(file.write([filled(1 << 20, 7)], 0), { startImmediately: true })
+        yield* close
+        yield* Fiber.join(fiber)
+        seen()
+        // The numbers belong to somebody else now.
+        const others: Array<number> = []
+        while (!descriptors().every((descriptor) => others.includes(descriptor))) {
+          others.push(NodeFs.openSync("/dev/null", "r+"))
+        }
+        const error = yield* Effect.flip(file.writeAndSyncData([filled(1 << 20, 1)], 0, how))
+        assert.strictEqual(error.code, "EBADF")
+        assert.deepStrictEqual(seen(), [])
+        yield* Effect.yieldNow
+        for (const other of others) NodeFs.closeSync(other)
+      }).pipe(Effect.scoped))
+
     it.live("a descriptor that cannot be opened is not asked for again", () =>
       Effect.gen(function*() {
         const { close, contents, failOpen, file, seen } = yield* openFaulty(micros)

@@ -4,6 +4,9 @@
  * A write stands behind the one before it until that one is done; where both go to a queue that keeps their order, it
  * joins that queue at once. What stands behind a write that failed fails, too, and was not begun. When nobody is left in
  * line it is forgotten that something failed: who asks then knows of it.
+ *
+ * Invariant: between the question whether the queue takes a write and the call that begins it no other fiber runs. So what
+ * is to join the queue has joined it when that call answers; what it answers only waits.
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -24,6 +27,7 @@ export const makeBackgroundLine = (path: string) => {
   let last: Place | undefined
 
   return (
+    /** Begins the write. With `isQueued` it has joined the queue when this answers. */
     start: (isQueued: boolean) => Effect.Effect<void, VfsError>,
     /** Whether the queue would take it at this moment. */
     canQueue: () => boolean = () => false
@@ -32,13 +36,19 @@ export const makeBackgroundLine = (path: string) => {
       const before = last
       const place: Place = { isQueued: false, outcome: Deferred.makeUnsafe<boolean>() }
       last = place
-      const begin = () => {
-        place.isQueued = canQueue()
-        return start(place.isQueued)
+      const begin = (isQueued: boolean): Effect.Effect<void, VfsError> => {
+        try {
+          place.isQueued = isQueued
+          return start(isQueued)
+        } catch (defect) {
+          // Whoever stands behind it must hear of it.
+          return Effect.die(defect)
+        }
       }
-      const write = before === undefined || (before.isQueued && canQueue()) ? begin() : Effect.flatMap(
+      const joins = (before === undefined || before.isQueued) && canQueue()
+      const write = before === undefined || joins ? begin(joins) : Effect.flatMap(
         Deferred.await(before.outcome),
-        (hasSucceeded) => hasSucceeded ? begin() : Effect.fail(toVfsError("write", path, withCode(notBegun)))
+        (hasSucceeded) => hasSucceeded ? begin(canQueue()) : Effect.fail(toVfsError("write", path, withCode(notBegun)))
       )
       return Effect.onExit(write, (exit) =>
         Effect.sync(() => {

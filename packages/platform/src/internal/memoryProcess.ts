@@ -150,16 +150,13 @@ export class MemoryProcess {
 
   #file(handle: Handle): VfsFile {
     const { file, path } = handle
-    const write = (buffers: ReadonlyArray<Uint8Array>, position: number) => {
-      checkPosition(position)
-      return this.#onFile("write", handle, () => {
+    const takenWrite = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
+      this.#onTakenFile("write", handle, () => {
         refuseReadOnly(handle, "EBADF")
         this.#write(file, buffers, position)
       })
-    }
-    const writeWidened = (buffers: ReadonlyArray<Uint8Array>, position: number) => {
-      checkPosition(position)
-      return this.#onFile("write", handle, () => {
+    const takenWidenedWrite = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
+      this.#onTakenFile("write", handle, () => {
         refuseReadOnly(handle, "EBADF")
         const start = position - (position % blockBytes)
         const front = new Uint8Array(position - start)
@@ -167,13 +164,12 @@ export class MemoryProcess {
         const behind = new Uint8Array(-(position + byteLengthOf(buffers)) & (blockBytes - 1))
         this.#write(file, [front, ...buffers, behind], start)
       })
-    }
-    const sync = (operation: "syncData" | "syncFull") =>
+    const takenSync = (operation: "syncData" | "syncFull") =>
       Effect.suspend(() => {
         const upTo = this.#disk.world.sequence
-        return this.#onFile(operation, handle, () => this.#sync(file, operation, upTo))
+        return this.#onTakenFile(operation, handle, () => this.#sync(file, operation, upTo))
       })
-    const syncData = sync("syncData")
+    const takenSyncData = takenSync("syncData")
     const readNow = (buffer: Uint8Array, position: number) => this.#read(file, buffer, position)
     const line = makeBackgroundLine(path)
     return {
@@ -187,18 +183,25 @@ export class MemoryProcess {
         if (!handle.isOpen) throw closed("read", path)
         return this.#step("read", path, () => readNow(buffer, position))
       },
-      write,
+      write: (buffers, position) => {
+        checkPosition(position)
+        return ifOpen("write", handle, takenWrite(buffers, position))
+      },
+      // One call, which the end of the file or of its fiber takes nothing from, also while it waits for its turn.
       writeAndSyncData: (buffers, position, how) => {
+        checkPosition(position)
         const writeAndSync = Effect.andThen(
           how?.tail === true && this.#disk.widensTails && byteLengthOf(buffers) > 0
-            ? writeWidened(buffers, position)
-            : write(buffers, position),
-          syncData
+            ? takenWidenedWrite(buffers, position)
+            : takenWrite(buffers, position),
+          takenSyncData
         )
-        return how?.background === true ? line(() => writeAndSync) : writeAndSync
+        return Effect.uninterruptible(
+          ifOpen("write", handle, how?.background === true ? line(() => writeAndSync) : writeAndSync)
+        )
       },
-      syncData,
-      syncFull: sync("syncFull"),
+      syncData: ifOpen("syncData", handle, takenSyncData),
+      syncFull: ifOpen("syncFull", handle, takenSync("syncFull")),
       truncate: (size) => {
         checkPosition(size)
         return this.#onFile("truncate", handle, () => {
@@ -292,12 +295,11 @@ export class MemoryProcess {
   }
 
   #onFile<A>(operation: VfsOperation, handle: Handle, body: () => A): Effect.Effect<A, VfsError> {
-    // A call that was taken runs to its end even when the file is closed meanwhile: only its beginning is checked.
-    return Effect.suspend(() =>
-      handle.isOpen
-        ? this.#turns(operation, handle.file.path, handle.path, body)
-        : Effect.fail(closed(operation, handle.path))
-    )
+    return ifOpen(operation, handle, this.#onTakenFile(operation, handle, body))
+  }
+
+  #onTakenFile<A>(operation: VfsOperation, handle: Handle, body: () => A): Effect.Effect<A, VfsError> {
+    return Effect.suspend(() => this.#turns(operation, handle.file.path, handle.path, body))
   }
 
   #onNames<A>(operation: VfsOperation, path: string, body: () => A): Effect.Effect<A, VfsError> {
@@ -370,6 +372,10 @@ const checkRange = (range: LockRange) => {
   checkPosition(range.start)
   invariant(range.length >= 1 && Number.isSafeInteger(range.start + range.length), "a lock has at least one byte")
 }
+
+/** A call that was taken runs to its end even when the file is closed meanwhile: only its beginning is checked. */
+const ifOpen = <A>(operation: VfsOperation, handle: Handle, call: Effect.Effect<A, VfsError>) =>
+  Effect.suspend(() => handle.isOpen ? call : Effect.fail(closed(operation, handle.path)))
 
 const refuseReadOnly = (handle: Handle, code: string) => {
   if (handle.access === "read") throw new Refusal(code, "the file is open for reading only")

@@ -17,6 +17,7 @@
  * @internal
  */
 import { invariant } from "@tidemark/core/Invariant"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as NodeFs from "node:fs"
 import type { VfsFile } from "../Vfs.ts"
@@ -106,11 +107,18 @@ export const makeNodeFile = (options: {
 
   const endCall = () => {
     callsUnderWay--
-    if (callsUnderWay === 0) onIdle?.()
+    if (callsUnderWay > 0 || onIdle === undefined) return
+    // Once: closing the numbers again would close what other files have got them by then.
+    const closeNow = onIdle
+    onIdle = undefined
+    closeNow()
   }
 
   const call = <A>(operation: VfsOperation, start: (done: Done<A>) => void): Effect.Effect<A, VfsError> =>
-    Effect.suspend(() => isClosing ? Effect.fail(closedError(operation, path)) : takenCall(operation, start))
+    takenCall(operation, (done) => {
+      if (isClosing) throw closedError(operation, path)
+      start(done)
+    })
 
   /** A call that was taken before the file began to close, and is part of one that a close waits for. */
   const takenCall = <A>(operation: VfsOperation, start: (done: Done<A>) => void): Effect.Effect<A, VfsError> =>
@@ -175,8 +183,8 @@ export const makeNodeFile = (options: {
     startWrite(buffers, position, (cause) => cause === null ? startSync("syncData", done) : done(cause, undefined))
 
   // One call, so that a close that has begun waits for both halves.
-  const writeAndSyncInPool = (buffers: ReadonlyArray<Uint8Array>, position: number) =>
-    takenCall<void>("write", (done) => startWriteAndSync(buffers, position, done))
+  const writeAndSyncInPool = (take: typeof call, buffers: ReadonlyArray<Uint8Array>, position: number) =>
+    take<void>("write", (done) => startWriteAndSync(buffers, position, done))
 
   const openOnceMore = (open: OpenOnceMore | undefined, opened: (descriptor: number) => void) => {
     if (open === undefined) return
@@ -245,13 +253,15 @@ export const makeNodeFile = (options: {
     const past = isTail ? directDescriptor(buffers) : undefined
     if (past !== undefined) {
       thread ??= { started: options.startThread?.() }
-      return isQueued ? writeDirectlyInThread(past, buffers, position) : writeDirectlyInPool(past, buffers, position)
+      return isQueued
+        ? writeDirectlyInThread(past, buffers, position)
+        : writeDirectlyInPool(takenCall, past, buffers, position)
     }
     if (synchronous === undefined && !isClosing) openSynchronous()
     const to = synchronous?.descriptor
     // Its own sync covers its own bytes only, and this call promises those of earlier plain writes, too.
     return to === undefined || unsyncedBytes() > 0
-      ? writeAndSyncInPool(buffers, position)
+      ? writeAndSyncInPool(takenCall, buffers, position)
       : writeSynchronously(to, buffers, position)
   }
 
@@ -278,19 +288,38 @@ export const makeNodeFile = (options: {
     return true
   }
 
-  const writeDirectlyInThread = (to: number, buffers: ReadonlyArray<Uint8Array>, position: number) =>
-    takenCall<void>("write", (done) => {
-      const writing = thread?.started
-      invariant(writing !== undefined, "a thread that takes orders was started")
+  /**
+   * The order is given when this answers: a fiber that yielded first could be overtaken by one that was told the same
+   * about the end of the file.
+   */
+  const writeDirectlyInThread = (
+    to: number,
+    buffers: ReadonlyArray<Uint8Array>,
+    position: number
+  ): Effect.Effect<void, VfsError> => {
+    const writing = thread?.started
+    invariant(writing !== undefined, "a thread that takes orders was started")
+    try {
       const { bytes, position: start } = beginDirect(buffers, position)
+      const answer = Deferred.makeUnsafe<void, VfsError>()
       writing.write(to, bytes, start, (cause) => {
         directTail.finish(cause === null)
-        done(cause, undefined)
+        Deferred.doneUnsafe(answer, cause === null ? Effect.void : Effect.fail(toVfsError("write", path, cause)))
       })
-    })
+      return Deferred.await(answer)
+    } catch (cause) {
+      if (cause instanceof VfsError) return Effect.fail(cause)
+      throw cause
+    }
+  }
 
-  const writeDirectlyInPool = (to: number, buffers: ReadonlyArray<Uint8Array>, position: number) =>
-    takenCall<void>("write", (done) => {
+  const writeDirectlyInPool = (
+    take: typeof call,
+    to: number,
+    buffers: ReadonlyArray<Uint8Array>,
+    position: number
+  ) =>
+    take<void>("write", (done) => {
       const widened = beginDirect(buffers, position)
       const writeTo = (some: ReadonlyArray<Uint8Array>, at: number, written: Done<number>) =>
         calls.writev(to, some, at, written)
@@ -361,7 +390,9 @@ export const makeNodeFile = (options: {
       }
       if (!isOnThread) {
         return Effect.ensuring(
-          to === undefined ? writeAndSyncInPool(buffers, position) : writeDirectlyInPool(to, buffers, position),
+          to === undefined
+            ? writeAndSyncInPool(call, buffers, position)
+            : writeDirectlyInPool(call, to, buffers, position),
           Effect.sync(() => {
             record()
             leaveRoute(route)

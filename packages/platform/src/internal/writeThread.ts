@@ -57,14 +57,23 @@ export class WriteThread {
     return !this.hasEnded && this.waiting.length < ringEntries && this.orders.isReady
   }
 
-  /** Writes shared memory to a descriptor whose writes are synced by themselves. */
+  /** Writes shared memory to a descriptor whose writes are synced by themselves. It takes orders. */
   write(descriptor: number, bytes: Uint8Array, position: number, done: Done): void {
+    // It may have ended on its own since it was asked.
     if (this.hasEnded) return done(withCode(notBegun))
+    invariant(this.takesOrders, "a thread is given what it takes")
+    const { byteOffset: offset, length } = bytes
+    let memory: number
+    try {
+      memory = this.introduced(bytes.buffer)
+    } catch (cause) {
+      // It was not begun, and what was to come behind it must not be.
+      this.hasEnded = true
+      return done(cause)
+    }
+    this.orders.give({ memory, introductions: this.introductions, offset, length, descriptor, position })
     if (this.waiting.length === 0) this.worker.ref()
     this.waiting.push(done)
-    const memory = this.introduced(bytes.buffer)
-    const { byteOffset: offset, length } = bytes
-    this.orders.give({ memory, introductions: this.introductions, offset, length, descriptor, position })
     if (!this.isWatching) this.watch()
   }
 
@@ -80,10 +89,11 @@ export class WriteThread {
     invariant(buffer instanceof SharedArrayBuffer, "a thread is given shared memory")
     const known = this.memories.indexOf(buffer)
     if (known >= 0) return known
-    const memory = this.introductions++ % knownMemories
-    this.memories[memory] = buffer
+    const memory = this.introductions % knownMemories
     const introduction: Introduction = { memory, buffer }
     this.worker.postMessage(introduction)
+    this.introductions++
+    this.memories[memory] = buffer
     return memory
   }
 
@@ -91,16 +101,19 @@ export class WriteThread {
     this.isWatching = true
     this.orders.whenMoreThan(this.answered, () => {
       this.isWatching = false
-      while (this.answered !== this.orders.done) this.answer(this.orders.outcomeOf(this.answered))
+      this.answerDone()
       if (this.waiting.length > 0 && !this.isWatching) this.watch()
     })
+  }
+
+  private answerDone(): void {
+    while (this.answered !== this.orders.done) this.answer(this.orders.outcomeOf(this.answered))
   }
 
   private answer(outcome: Outcome): void {
     this.answered = next(this.answered)
     const done = this.waiting.shift()
-    // The thread has ended, and they were told so.
-    if (done === undefined) return
+    invariant(done !== undefined, "each order is answered once")
     if (this.waiting.length === 0) this.worker.unref()
     if (outcome.kind === "written") return done(null)
     this.hasEnded = true
@@ -109,12 +122,16 @@ export class WriteThread {
 
   private end(cause: unknown): void {
     this.hasEnded = true
+    // Those it was done with before do not suffer from its end.
+    this.answerDone()
     for (const done of this.waiting.splice(0)) done(cause)
     this.orders.wakeOrdering()
   }
 }
 
 const systemError = (errno: number) => {
-  const code = getSystemErrorName(errno)
-  return { code, message: `${code}: the thread that writes could not write` }
+  const name = getSystemErrorName(errno)
+  // What the runtime has no name for it describes by a sentence.
+  const code = /^E\w+$/.test(name) ? name : "EUNKNOWN"
+  return { code, message: `${name}: the thread that writes could not write` }
 }

@@ -41,8 +41,11 @@ const carryOut = (order: Order): Outcome => {
   }
 }
 
+/** Negative, whatever it was: nothing else is a failure on the other side. */
 const errnoOf = (cause: unknown): number =>
-  cause instanceof Error && "errno" in cause && typeof cause.errno === "number" ? cause.errno : -constants.errno.EIO
+  cause instanceof Error && "errno" in cause && typeof cause.errno === "number" && cause.errno < 0
+    ? cause.errno
+    : -constants.errno.EIO
 
 orders.ready()
 for (;;) orders.finish(carryOut(orders.awaitOrder()))
