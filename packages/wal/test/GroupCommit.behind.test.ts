@@ -47,7 +47,7 @@ const holdCalls = (disk: RecordingSink, ...indexes: ReadonlyArray<number>) =>
  */
 const twoUnderWay = Effect.fnUntraced(function*(
   { disk, log }: Recorded,
-  rounds = 2,
+  rounds: number,
   modes: (writer: number) => ReadonlyArray<CommitMode> = () => []
 ) {
   const letGo = yield* holdCalls(disk, 1, 2)
@@ -72,7 +72,7 @@ describe("GroupCommit: a batch behind another one", () => {
     Effect.gen(function*() {
       const recorded = yield* overlapped()
       const { disk, log } = recorded
-      const { letGo, writers } = yield* twoUnderWay(recorded)
+      const { letGo, writers } = yield* twoUnderWay(recorded, 2)
       assert.strictEqual(disk.mostUnderWay, 2)
       assert.strictEqual(disk.image.length, 96)
       yield* letGo(1)
@@ -136,7 +136,7 @@ describe("GroupCommit: a batch behind another one", () => {
     Effect.gen(function*() {
       const recorded = yield* overlapped()
       const { disk, log } = recorded
-      const { letGo, writers } = yield* twoUnderWay(recorded)
+      const { letGo, writers } = yield* twoUnderWay(recorded, 2)
       log.poison(Cause.die("outside"))
       for (const writer of writers) assert.deepStrictEqual(yield* Fiber.join(writer), ["success", "WalPoisoned"])
       const closing = yield* Effect.forkChild(outcomeOf(log.close), { startImmediately: true })
@@ -158,7 +158,7 @@ describe("GroupCommit: a batch behind another one", () => {
         }
       })
       const { log } = recorded
-      const { letGo, writers } = yield* twoUnderWay(recorded)
+      const { letGo, writers } = yield* twoUnderWay(recorded, 2)
       yield* letGo(1)
       for (const writer of writers) assert.deepStrictEqual(yield* Fiber.join(writer), ["success", "WalPoisoned"])
       const closing = yield* Effect.forkChild(outcomeOf(log.close), { startImmediately: true })
@@ -172,13 +172,17 @@ describe("GroupCommit: a batch behind another one", () => {
     Effect.gen(function*() {
       const clock = yield* Clock.Clock
       let isBroken = false
-      const breaking: Clock.Clock = Object.create(clock, {
-        monotonicTimeNanosUnsafe: {
-          value: () => {
-            if (isBroken) throw new Error("the clock is broken")
-            return 0n
-          }
-        }
+      const breaking = Clock.Clock.of({
+        currentTimeMillis: clock.currentTimeMillis,
+        currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe(),
+        currentTimeNanos: clock.currentTimeNanos,
+        currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe(),
+        monotonicTimeNanos: clock.monotonicTimeNanos,
+        monotonicTimeNanosUnsafe: () => {
+          if (isBroken) throw new Error("the clock is broken")
+          return clock.monotonicTimeNanosUnsafe()
+        },
+        sleep: (duration) => clock.sleep(duration)
       })
       const { disk, log } = yield* Effect.provideService(overlapped(), Clock.Clock, breaking)
       const outcomes = yield* Effect.forEach(four, (writer) =>
@@ -328,7 +332,7 @@ describe("GroupCommit: a batch behind another one", () => {
   it.effect("GC-15 the time that a sync spent behind another one is counted once", () =>
     Effect.gen(function*() {
       const recorded = yield* overlapped()
-      const { letGo } = yield* twoUnderWay(recorded)
+      const { letGo } = yield* twoUnderWay(recorded, 2)
       yield* TestClock.adjust("100 micros")
       yield* letGo(1)
       yield* TestClock.adjust("70 micros")
