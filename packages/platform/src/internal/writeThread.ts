@@ -34,7 +34,7 @@ export class WriteThread {
   private readonly orders: WriteOrders
   /** Who has not been answered. */
   private readonly waiting: Array<Done> = []
-  private readonly memories: Array<ArrayBufferLike> = []
+  private readonly memories: Array<SharedArrayBuffer> = []
   private introductions = 0
   /** Orders that were answered. */
   private answered = 0
@@ -62,10 +62,11 @@ export class WriteThread {
     // It may have ended on its own since it was asked.
     if (this.hasEnded) return done(withCode(notBegun))
     invariant(this.takesOrders, "a thread is given what it takes")
-    const { byteOffset: offset, length } = bytes
+    const { buffer, byteOffset: offset, length } = bytes
+    invariant(buffer instanceof SharedArrayBuffer, "a thread is given shared memory")
     let memory: number
     try {
-      memory = this.introduced(bytes.buffer)
+      memory = this.introduced(buffer)
     } catch (cause) {
       // It was not begun, and what was to come behind it must not be.
       this.hasEnded = true
@@ -85,8 +86,7 @@ export class WriteThread {
   }
 
   /** The number of a piece of memory. Which one loses its number does not matter: earlier orders are carried out before. */
-  private introduced(buffer: ArrayBufferLike): number {
-    invariant(buffer instanceof SharedArrayBuffer, "a thread is given shared memory")
+  private introduced(buffer: SharedArrayBuffer): number {
     const known = this.memories.indexOf(buffer)
     if (known >= 0) return known
     const memory = this.introductions % knownMemories
