@@ -169,6 +169,57 @@ describe("DirectTail", () => {
     refusesOthers(tail)
   })
 
+  it("begins behind what is under way, in place and where that ends, and at no other place", () => {
+    const tail = new DirectTail()
+    const held = (value: number, length: number, position: number, placement: Placement = "in place") =>
+      place(new Uint8Array(length).fill(value), position, placement)
+    let file: Uint8Array = new Uint8Array(0)
+    const first = tail.begin(held(1, 5000, 0), 0, noFront)
+    assert.isTrue(tail.continues(held(2, 100, 5000), 5000))
+    assert.isFalse(tail.continues(held(2, 100, 5001), 5001))
+    assert.isFalse(tail.continues(held(2, 100, 4999), 4999))
+    for (const other of placements.slice(1)) {
+      const buffers = held(2, 100, 5000, other)
+      assert.isFalse(tail.continues(buffers, 5000))
+      assert.throws(() => tail.begin(buffers, 5000, noFront), InvariantViolation)
+    }
+    assert.throws(() => tail.begin(held(2, 1, 9000), 9000, noFront), InvariantViolation)
+    const second = tail.begin(held(2, 4000, 5000), 5000, noFront)
+    const third = tail.begin(held(3, 10, 9000), 9000, noFront)
+    for (const { bytes, position } of [first, second, third]) {
+      assert.throws(() => {
+        tail.forget()
+      }, InvariantViolation)
+      file = patched(file, bytes, position)
+      tail.finish(true)
+    }
+    const expected = [new Uint8Array(5000).fill(1), new Uint8Array(4000).fill(2), new Uint8Array(10).fill(3)]
+    assert.isTrue(Buffer.concat(expected).equals(file.subarray(0, 9010)))
+    assert.isTrue(file.subarray(9010).every((byte) => byte === 0))
+    // Nothing is under way: any place will do.
+    assert.isTrue(tail.continues(held(4, 1, 77), 77))
+    tail.forget()
+  })
+
+  it("one that fails among others is the end of what is remembered, and nothing continues it", () => {
+    const tail = new DirectTail()
+    const [one] = place(Uint8Array.of(1), 0, "in place")
+    const [two] = place(Uint8Array.of(2), 1, "in place")
+    const [three] = place(Uint8Array.of(3), 2, "in place")
+    if (one === undefined || two === undefined || three === undefined) return assert.fail("there is nothing")
+    tail.begin([one], 0, noFront)
+    tail.begin([two], 1, noFront)
+    tail.finish(false)
+    assert.isFalse(tail.continues([three], 2))
+    tail.finish(false)
+    let fronts = 0
+    tail.begin([three], 2, () => {
+      fronts++
+      return 0
+    })
+    assert.strictEqual(fronts, 1)
+  })
+
   it("when what stands in front cannot be read nothing has begun", () => {
     const tail = new DirectTail()
     const cause = new Error("cannot read")
@@ -228,6 +279,30 @@ describe("TailMemory", () => {
     }
     assert.isFalse(TailMemory.isTailMemory(new ArrayBuffer(blockBytes)))
     for (const length of [0, -1, 0.5, Number.NaN]) assert.throws(() => TailMemory.make(length), InvariantViolation)
+  })
+
+  it("copyTo is set, into memory of its own and any other, and refuses what has no room", () => {
+    const source = Uint8Array.from({ length: 300 }, (_, index) => index % 251)
+    for (const target of [TailMemory.make(1000), new Uint8Array(1000)]) {
+      for (
+        const [from, to, offset] of [[0, 300, 0], [5, 5, 1000], [7, 107, 13], [0, 300, target.length - 300]] as const
+      ) {
+        target.fill(9)
+        const expected = new Uint8Array(target.length).fill(9)
+        expected.set(source.subarray(from, to), offset)
+        TailMemory.copyTo(target, source.subarray(from, to), offset)
+        assert.isTrue(Buffer.from(target).equals(expected))
+        // And where the target is a part of its memory.
+        target.fill(9)
+        TailMemory.copyTo(target.subarray(1), source.subarray(from, Math.min(to, from + 50)), 3)
+        assert.deepStrictEqual([...target.subarray(0, 4)], [9, 9, 9, 9])
+      }
+      for (const offset of [-1, target.length - 299, Number.NaN]) {
+        target.fill(9)
+        assert.throws(() => TailMemory.copyTo(target, source, offset), InvariantViolation)
+        assert.isTrue(target.every((byte) => byte === 9))
+      }
+    }
   })
 
   it("is plain memory where WebAssembly is missing, or has none left", () => {

@@ -381,3 +381,32 @@ describe("order", () => {
       assert.isAbove(seen.size, 5)
     }))
 })
+
+describe("writes in the background", () => {
+  for (const operation of ["write", "syncData"] as const) {
+    it.live(`those behind one whose ${operation} fails fail with ECANCELED, and have written nothing`, () => {
+      const disk = MemoryDisk.make({ async: { seed: 3, maxTurns: 3 } })
+      return Effect.gen(function*() {
+        const vfs = yield* Vfs
+        const file = yield* vfs.open("/a", { access: "readWrite", create: "exclusive" })
+        const background = { background: true, tail: true }
+        disk.inject({ operation, skip: 2, fault: { kind: "error", code: "EIO" } })
+        const fibers = yield* Effect.forEach(
+          [1, 2, 3, 4, 5],
+          (value) =>
+            Effect.forkChild(
+              Effect.match(file.writeAndSyncData([Uint8Array.of(value)], value - 1, background), {
+                onFailure: ({ code }) => code,
+                onSuccess: () => "done"
+              }),
+              { startImmediately: true }
+            )
+        )
+        assert.deepStrictEqual(yield* Fiber.joinAll(fibers), ["done", "done", "EIO", "ECANCELED", "ECANCELED"])
+        assert.strictEqual(yield* file.size, operation === "write" ? 2 : 3)
+        // Nobody is left in line.
+        yield* file.writeAndSyncData([Uint8Array.of(9)], 3, background)
+      }).pipe(Effect.scoped, Effect.provide(MemoryVfs.layerDisk(disk)))
+    })
+  }
+})
