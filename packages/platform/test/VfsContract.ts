@@ -7,7 +7,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Vfs } from "@tidemark/platform/Vfs"
 import { VfsError } from "@tidemark/platform/VfsError"
-import { Effect, Exit, Fiber, type Layer, Scope } from "effect"
+import { Effect, Exit, Fiber, type Layer, type Scope } from "effect"
 import fc from "fast-check"
 import { bytes, contents, create, refuses, type TestOfVfs } from "./support/vfsContracts.ts"
 import { vfsWriteContract } from "./VfsWriteContract.ts"
