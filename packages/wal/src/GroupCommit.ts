@@ -76,9 +76,10 @@ export interface GroupCommitSink {
     buffers: ReadonlyArray<Uint8Array>,
     lsn: Lsn,
     /**
-     * The engine wakes writers meanwhile: the calling thread is better left alone. Another call with `background` may come
+     * The engine wakes writers meanwhile: the calling thread is better left alone. One more call with `background` may come
      * while this one is under way: its bytes are written when those of this one are durable, and not at all when this one
-     * fails; then it fails, too. Never for the first batch of a log, nor for the first one after a reset.
+     * fails; then it fails, too. Never for the first batch of a log, nor for the first one after a reset. The calls come
+     * in the order of positions; a sink takes the place of a call in that order before it waits for anything.
      */
     background: boolean
   ) => Effect.Effect<void, VfsError>
