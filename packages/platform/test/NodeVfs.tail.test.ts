@@ -108,7 +108,8 @@ const openForTails = (path: string) =>
     for (let attempt = 0; attempt < 1000 && (yield* file.size) < blockBytes; attempt++) {
       yield* file.writeAndSyncData([Uint8Array.of(1)], 0, tail)
     }
-    assert.deepStrictEqual(openDescriptorsOf(path).map(isDirect), [false, true])
+    // Whichever has got the lower number.
+    assert.sameMembers(openDescriptorsOf(path).map(isDirect), [false, true])
     return file
   })
 
