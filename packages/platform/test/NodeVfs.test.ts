@@ -585,6 +585,7 @@ describe("NodeVfs", () => {
         inlineSyncMaxMicros: 0
       })
       assert.isFalse((yield* withVariables({ TIDEMARK_VFS_DIRECT_TAILS: "false" })).directTails)
+      assert.isFalse((yield* withVariables({ TIDEMARK_VFS_WRITE_THREADS: "false" })).writeThreads)
       for (const value of ["-1", "0.5", "soon"]) {
         const refused = yield* Effect.flip(
           Effect.scoped(Layer.build(NodeVfs.layerConfig)).pipe(
