@@ -9,7 +9,7 @@
  *
  * Invariants
  * 1. Reserving and handing over are one synchronous step, so the queue has no hole but an open scoped reservation.
- * 2. A batch is written where the one before it ended, and only after it was written.
+ * 2. A batch is written where the one before it ended, and only after it was written; the sink may have it before.
  * 3. Nobody is woken before the state that they will look at is in place: waiters run inline, inside `succeed`, and may
  *    hand over again.
  * 4. Poison is set before anybody is woken. After it the sink is not called again, not even by `close`.
