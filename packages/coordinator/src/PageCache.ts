@@ -54,6 +54,9 @@ export interface PageCache {
   /** {@link PageCache.put} without a copy: the bytes belong to the cache from here on. */
   readonly adopt: (page: PageNumber, version: CommitSeq, bytes: Uint8Array) => void
 
+  /** {@link PageCache.adopt} of a version behind which nobody sees an older one any more: those are dropped. */
+  readonly supersede: (page: PageNumber, version: CommitSeq, bytes: Uint8Array) => void
+
   /**
    * The database file now holds this version of the page, and nobody sees an older one any more: it is named 0 from
    * now on, if it is here, and all others are dropped.
@@ -88,9 +91,8 @@ export const versionOverheadBytes = 256
 const base = toCommitSeq(0n)
 
 /**
- * Versions of one page that are held at the most; the oldest goes first, for any other: the newest, and two before it
- * for transactions that are under way. A page that is committed all the time would otherwise fill the cache with versions
- * that nobody sees any more.
+ * Versions of one page that are held at the most while somebody may see them; the oldest goes first, for any other: the
+ * newest, and two before it for transactions that are under way.
  *
  * @category constants
  * @since 0.1.0
@@ -213,13 +215,15 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
     return surplus
   }
 
+  /** Lets go of a version that is in no list any more, and of all behind it. */
+  const dropFrom = (first: Version | undefined): void => {
+    for (let entry = first; entry !== undefined; entry = entry.next) letGo(entry)
+  }
+
   const dropPage = (page: PageNumber): void => {
-    let entry = pages.get(page)
+    const newest = pages.get(page)
     pages.delete(page)
-    while (entry !== undefined) {
-      letGo(entry)
-      entry = entry.next
-    }
+    dropFrom(newest)
   }
 
   /** Puts an entry into the list of its page, which stays in order. */
@@ -247,18 +251,32 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
     size += 1
   }
 
+  const renew = (entry: Version, own: Uint8Array): void => {
+    bytes -= costOf(entry.bytes)
+    giveBack(entry.bytes)
+    entry.bytes = own
+    unlink(entry)
+    linkAsLatest(entry)
+  }
+
   const adopt = (page: PageNumber, version: CommitSeq, own: Uint8Array): void => {
     const newest = pages.get(page)
     // Nearly always it is newer than all that are here.
     const known = newest === undefined || newest.version < version ? undefined : find(page, version)
     if (known === undefined) add(page, version, own, newest)
-    else {
-      bytes -= costOf(known.bytes)
-      giveBack(known.bytes)
-      known.bytes = own
-      unlink(known)
-      linkAsLatest(known)
-    }
+    else renew(known, own)
+    bytes += costOf(own)
+    makeRoom()
+  }
+
+  const supersede = (page: PageNumber, version: CommitSeq, own: Uint8Array): void => {
+    const newest = pages.get(page)
+    // One of a later commit is here already.
+    if (newest === undefined || newest.version > version) return adopt(page, version, own)
+    dropFrom(newest.next)
+    newest.next = undefined
+    newest.version = version
+    renew(newest, own)
     bytes += costOf(own)
     makeRoom()
   }
@@ -297,6 +315,8 @@ export const make = (options?: { readonly maxBytes?: number | undefined }): Page
     },
 
     adopt,
+
+    supersede,
 
     rebase(page, version) {
       const kept = find(page, version)

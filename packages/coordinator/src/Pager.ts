@@ -322,7 +322,7 @@ const make = Effect.fnUntraced(function*(options: PagerOptions, coordinator: Pag
   const run = <A, E, R>(
     kind: RunKind,
     use: (transaction: Transaction) => Effect.Effect<A, E, R>
-  ): Effect.Effect<A, E | CommitError, R> => Effect.suspend(() => new TransactionRun(kind, use).effect)
+  ): Effect.Effect<A, E | CommitError, R> => TransactionRun.of(kind, use)
 
   const serialized: Pager["Service"]["withTransaction"] = (use, transactionOptions) =>
     Effect.scoped(Effect.flatMap(

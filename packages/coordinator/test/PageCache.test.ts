@@ -95,12 +95,32 @@ describe("PageCache", () => {
     for (const version of [4, 5, 6]) assert.deepStrictEqual(cache.get(page(1), seq(version))?.[0], version)
   })
 
+  it("PG-06 a version behind which nobody sees an older one takes the place of all of them", () => {
+    const cache = PageCache.make()
+    const supersede = (version: number) => cache.supersede(page(1), seq(version), new Uint8Array(512).fill(version))
+    const held = () => [1, 2, 3, 4, 5].filter((version) => cache.get(page(1), seq(version))?.[0] === version)
+    for (const version of [1, 2, 3]) cache.put(page(1), seq(version), new Uint8Array(512).fill(version))
+    supersede(4)
+    assert.deepStrictEqual(held(), [4])
+    assert.strictEqual(cache.size, 1)
+    assert.strictEqual(cache.bytes, costOf(512))
+    cache.put(page(1), seq(5), new Uint8Array(512).fill(5))
+    supersede(3)
+    assert.deepStrictEqual(held(), [3, 4, 5], "a later one is here, which it says nothing about")
+    supersede(5)
+    assert.deepStrictEqual(held(), [5])
+  })
+
   it("PG-06 agrees with a list in the order of use, within its bound", () => {
     const key = { page: fc.integer({ min: 1, max: 4 }), version: fc.nat(5) }
     const step = fc.oneof(
       {
         weight: 5,
-        arbitrary: fc.record({ type: fc.constant("put" as const), ...key, length: fc.integer({ min: 1, max: 900 }) })
+        arbitrary: fc.record({
+          type: fc.constantFrom("put" as const, "supersede" as const),
+          ...key,
+          length: fc.integer({ min: 1, max: 900 })
+        })
       },
       { weight: 5, arbitrary: fc.record({ type: fc.constant("get" as const), ...key }) },
       { weight: 1, arbitrary: fc.record({ type: fc.constant("rebase" as const), ...key }) },
@@ -115,14 +135,19 @@ describe("PageCache", () => {
           model.filter((entry) => entry.page !== number || entry.version !== version)
         const bytesOf = () => model.reduce((sum, entry) => sum + costOf(entry.bytes.length), 0)
         for (const [number, action] of steps.entries()) {
-          if (action.type === "put") {
+          if (action.type === "put" || action.type === "supersede") {
             const bytes = new Uint8Array(action.length).fill(number + 1)
             const given = bytes.slice()
-            cache.put(page(action.page), seq(action.version), given)
-            // What was put in is the caller's own again.
-            given.fill(0)
+            if (action.type === "supersede") cache.supersede(page(action.page), seq(action.version), given)
+            else {
+              cache.put(page(action.page), seq(action.version), given)
+              // What was put in is the caller's own again.
+              given.fill(0)
+            }
             const held = model.filter((entry) => entry.page === action.page).map(({ version }) => version)
-            if (held.length === PageCache.maxVersionsPerPage && !held.includes(action.version)) {
+            if (action.type === "supersede" && held.every((version) => version <= action.version)) {
+              model = model.filter((entry) => entry.page !== action.page)
+            } else if (held.length === PageCache.maxVersionsPerPage && !held.includes(action.version)) {
               model = without(action.page, Math.min(...held))
             }
             model = [...without(action.page, action.version), { page: action.page, version: action.version, bytes }]

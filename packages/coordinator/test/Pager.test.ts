@@ -462,6 +462,32 @@ describe("Pager: reading", () => {
       assert.strictEqual(valueOf(yield* readNow(database, 5)), 5)
     }))
 
+  test.overEveryLog("PG-06 a page that is committed again and again pushes nothing else out", () =>
+    Effect.gen(function*() {
+      const database = yield* open10({ pager: { cacheBytes: 3 * (pageSize + 256) } })
+      for (const number of [2, 3]) yield* readNow(database, number)
+      for (const value of [5, 6, 7, 8]) {
+        yield* database.pager.withTransaction((tx) => tx.write(page(5), filled(value)))
+      }
+      database.disk.inject({ operation: "read", fault: { kind: "error", code: "EIO" }, times: Infinity })
+      for (const [number, value] of [[2, 0], [3, 0], [5, 8]] as const) {
+        assert.strictEqual(valueOf(yield* readNow(database, number)), value)
+      }
+    }))
+
+  test.overEveryLog("PG-06 what an open transaction sees stays in the cache while its pages are committed anew", () =>
+    Effect.gen(function*() {
+      const database = yield* open10()
+      const commit = (value: number) => database.pager.withTransaction((tx) => tx.write(page(5), filled(value)))
+      yield* commit(5)
+      const old = yield* database.pager.begin()
+      yield* commit(6)
+      yield* commit(7)
+      database.disk.inject({ operation: "read", fault: { kind: "error", code: "EIO" }, times: Infinity })
+      assert.strictEqual(valueOf(old.readSync(page(5))), 5)
+      assert.strictEqual(valueOf(yield* readNow(database, 5)), 7)
+    }))
+
   test.overEveryLog("PG-09 readSync answers what read answers: own writes, snapshot, zeros beyond the end", () =>
     Effect.gen(function*() {
       const database = yield* open10({ pager: { spillThresholdBytes: 2 * pageSize } })

@@ -127,6 +127,9 @@ export interface SequencedLog<in Commit> {
   /** Opens a hold on what is published now. */
   readonly openReader: () => LogReader
 
+  /** Whether no reader is open on a snapshot from before this commit: nobody sees what it replaced any more. */
+  readonly isSeenByReaders: (commit: CommitSeq) => boolean
+
   /**
    * Registers a listener for the moment when the log starts over: the database file now holds the newest version of
    * each page, so what was named by the sequence is named by 0.

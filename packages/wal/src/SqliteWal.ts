@@ -254,6 +254,7 @@ const make = Effect.fnUntraced(function*(
     // A failure is told to those who wait.
     settle: Effect.ignore(engine.flushNow),
     openReader: () => state.openReader(),
+    isSeenByReaders: (commit) => state.readers.isAtLeast(commit),
     onRestart: (listener) => {
       state.restartListeners.push(listener)
     },

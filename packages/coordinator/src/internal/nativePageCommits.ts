@@ -75,7 +75,8 @@ export const nativePageCommits = (
     maxPages: maxPublishPages,
     // The capsule comes first, in the committer's own fiber.
     submit: (request, waiter) => waiter.resume(commit(request)),
-    onRestart: log.commits.onRestart
+    onRestart: log.commits.onRestart,
+    isSeenByReaders: log.commits.isSeenByReaders
   }
 }
 

@@ -18,9 +18,17 @@ export interface PageCommits
   readonly submit: CompatCoordinator["Service"]["submitUnsafe"]
   /** `SequencedLog.onRestart` of the log below. */
   readonly onRestart: (listener: (versions: Iterable<readonly [PageNumber, CommitSeq]>) => void) => void
+  /** `SequencedLog.isSeenByReaders` of the log below. */
+  readonly isSeenByReaders: (commit: CommitSeq) => boolean
 }
 
 export const compatPageCommits = (
   coordinator: CompatCoordinator["Service"],
-  { onRestart }: CommitLog["Service"]
-): PageCommits => ({ ...coordinator, submit: coordinator.submitUnsafe, maxPages: maxCommitPages, onRestart })
+  { isSeenByReaders, onRestart }: CommitLog["Service"]
+): PageCommits => ({
+  ...coordinator,
+  submit: coordinator.submitUnsafe,
+  maxPages: maxCommitPages,
+  onRestart,
+  isSeenByReaders
+})

@@ -26,6 +26,7 @@ import type { Isolation, ReadError, Transaction, WriteError } from "../Pager.ts"
 import { PageOutOfRange, WrongPageSize } from "../PagerErrors.ts"
 import * as WriteSet from "../WriteSet.ts"
 import type { PageCommits } from "./pageCommits.ts"
+import { copyPage } from "./pagePool.ts"
 import { resuming } from "./resuming.ts"
 
 /** @internal */
@@ -312,10 +313,12 @@ export class PagerTransaction implements Transaction {
 
   /** A page of the commit, for the cache. */
   receive(page: PageNumber, bytes: Uint8Array, isOwn: boolean): void {
-    const { answer, parts: { cache } } = this
+    const { answer, parts: { cache, coordinator } } = this
     invariant(answer !== undefined, "the pages of a commit are received when it was answered")
-    if (isOwn) cache.adopt(page, answer.commitSeq, bytes)
-    else cache.put(page, answer.commitSeq, bytes)
+    const { commitSeq } = answer
+    const own = isOwn ? bytes : copyPage(bytes)
+    if (coordinator.isSeenByReaders(commitSeq)) cache.supersede(page, commitSeq, own)
+    else cache.adopt(page, commitSeq, own)
   }
 
   private assertOpen(): void {

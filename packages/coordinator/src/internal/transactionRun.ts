@@ -51,36 +51,43 @@ export interface RunKind {
 export class TransactionRun<A, E, R> implements CommitWaiter<CommitAnswer, CommitError> {
   private readonly kind: RunKind
   private readonly use: (transaction: Transaction) => Effect.Effect<A, E, R>
-  // Of the attempt that is under way: the last one is of the transaction that is handed over.
-  private tell: (outcome: Effect.Effect<A, E | CommitError, R>) => void = notBegun
-  private fiber: Fiber.Fiber<unknown, unknown> | undefined = undefined
+  private readonly tell: (outcome: Effect.Effect<A, E | CommitError, R>) => void
+  private readonly fiber = Fiber.getCurrent()
   private transaction: PagerTransaction | undefined = undefined
   private used: Exit.Success<A, E> | undefined = undefined
 
-  constructor(kind: RunKind, use: (transaction: Transaction) => Effect.Effect<A, E, R>) {
+  private constructor(
+    kind: RunKind,
+    use: (transaction: Transaction) => Effect.Effect<A, E, R>,
+    tell: (outcome: Effect.Effect<A, E | CommitError, R>) => void
+  ) {
     this.kind = kind
     this.use = use
+    this.tell = tell
   }
 
-  get effect(): Effect.Effect<A, E | CommitError, R> {
-    return Effect.callback<A, E | CommitError, R>((resume) => this.begin(resume))
+  /** Every time that it is run it is a run of its own. */
+  static of<A, E, R>(
+    kind: RunKind,
+    use: (transaction: Transaction) => Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | CommitError, R> {
+    return Effect.callback<A, E | CommitError, R>((resume) => new TransactionRun(kind, use, resume).begin())
   }
 
-  private begin(resume: (outcome: Effect.Effect<A, E | CommitError, R>) => void): Effect.Effect<void> | void {
+  /** Answers how to step back, where there is something to step back from. */
+  private begin(): Effect.Effect<void> | void {
     const { beginHold, isolation, parts } = this.kind
     const transaction = new PagerTransaction(parts, isolation, beginHold())
-    this.tell = resume
-    this.fiber = Fiber.getCurrent()
     this.transaction = transaction
     const used = this.work(transaction)
     const exit = finished(used)
     if (exit === undefined) {
-      return resume(this.releasing(
+      return this.tell(this.releasing(
         transaction,
         Effect.flatMap(used, (value) => answering(transaction, transaction.submitted, value))
       ))
     }
-    if (Exit.isFailure(exit)) return resume(this.failed(transaction, exit))
+    if (Exit.isFailure(exit)) return this.tell(this.failed(transaction, exit))
     this.used = exit
     const stepBack = transaction.submit(this)
     if (stepBack === undefined) return
@@ -137,11 +144,9 @@ export class TransactionRun<A, E, R> implements CommitWaiter<CommitAnswer, Commi
 
   private orAgain(once: Effect.Effect<A, E | CommitError, R>): Effect.Effect<A, E | CommitError, R> {
     const { recover } = this.kind
-    return recover === undefined ? once : recover(once, this.effect)
+    return recover === undefined ? once : recover(once, TransactionRun.of(this.kind, this.use))
   }
 }
-
-const notBegun = () => invariant(false, "a transaction is answered after it has begun")
 
 const answering = <A, E>(
   transaction: PagerTransaction,

@@ -140,6 +140,7 @@ export class RecordingLog {
         },
         release: () => {}
       }),
+      isSeenByReaders: () => true,
       onRestart: () => {},
       onPublished: (listener) => {
         this.listeners.push(listener)

@@ -137,6 +137,7 @@ export const makeNativeLog = Effect.fnUntraced(function*(
       // A failure is told to those who wait.
       settle: Effect.ignore(engine.flushNow),
       openReader: () => readers.open(state.published),
+      isSeenByReaders: (commit) => readers.registry.isAtLeast(commit),
       onRestart: (listener) => {
         readers.listeners.push(listener)
       },

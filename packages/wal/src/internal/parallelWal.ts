@@ -322,6 +322,7 @@ export const makeParallelWal = Effect.fnUntraced(function*(
     poison: log.poison,
     settle: log.settle,
     openReader: () => readers.open(log.published),
+    isSeenByReaders: (commit) => readers.registry.isAtLeast(commit),
     onRestart: (listener) => {
       readers.listeners.push(listener)
     },
