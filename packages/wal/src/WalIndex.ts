@@ -17,6 +17,9 @@ import { toCommitSeq, toPageNumber } from "@tidemark/core/Scalars"
 
 const none = -1
 
+/** Memory for more frames than that, or commits, is not kept for the next generation: 2.5 MiB are, at the most. */
+const maxKept = 131_072
+
 /**
  * @category models
  * @since 0.1.0
@@ -37,6 +40,26 @@ export class WalIndex {
 
   constructor(base: CommitSeq) {
     this.base = base
+  }
+
+  /**
+   * The empty index of the generation that follows. It takes over the memory of this one, which is empty then, too: under
+   * load there are several generations in a second, and megabytes that come and go at that rate keep the garbage collector
+   * busy.
+   */
+  next(): WalIndex {
+    const next = new WalIndex(this.tip)
+    this.newestFrame.clear()
+    this.frameCount = 0
+    this.commitCount = 0
+    if (this.pages.length <= maxKept && this.sizes.length <= maxKept) {
+      ;[next.pages, this.pages] = [this.pages, next.pages]
+      ;[next.previous, this.previous] = [this.previous, next.previous]
+      ;[next.commitOf, this.commitOf] = [this.commitOf, next.commitOf]
+      ;[next.sizes, this.sizes] = [this.sizes, next.sizes]
+      ;[next.ends, this.ends] = [this.ends, next.ends]
+    }
+    return next
   }
 
   get frames(): number {

@@ -255,6 +255,24 @@ describe("SqliteWal checkpoints", () => {
       assert.strictEqual(disk.readFile(walBasePath(memoryPath))?.[10], 0, "unsealed before the commit is acknowledged")
     }))
 
+  it.effect("CO-15 SWAL-07 a log that starts over still says what was recovered when it was opened", () =>
+    Effect.gen(function*() {
+      const first = yield* open()
+      yield* commits(first.ledger, first.opened, 7)
+      yield* first.opened.close
+      const { ledger, opened } = yield* Effect.map(
+        open({}, first.disk),
+        ({ opened }) => ({ opened, ledger: first.ledger })
+      )
+      const recovered = Array.from(opened.log.recovered.pages())
+      assert.strictEqual(new Map(recovered).get(toPageNumber(3)), toCommitSeq(7n))
+      for (let generation = 0; generation < 3; generation++) {
+        yield* opened.wal.checkpoint("restart")
+        yield* commits(ledger, opened, 4)
+        assert.deepStrictEqual(Array.from(opened.log.recovered.pages()), recovered)
+      }
+    }))
+
   it.effect("a page and its version name its bytes until the log says that it starts over", () =>
     Effect.gen(function*() {
       const { ledger, opened } = yield* open()

@@ -76,18 +76,43 @@ describe("WalIndex", () => {
     )
   })
 
-  it("grows beyond its first arrays without losing a frame", () => {
-    const index = new WalIndex(toCommitSeq(0n))
-    for (let n = 0; n < 3000; n++) index.addCommit([toPageNumber(1), toPageNumber(2 + n % 100)], n + 1)
-    assert.strictEqual(index.frames, 6000)
-    for (const n of [1, 255, 256, 257, 511, 512, 513, 2047, 2048, 3000]) {
-      const high = toCommitSeq(BigInt(n))
-      assert.deepStrictEqual(
-        [index.find(toPageNumber(1), high), index.databasePagesAt(high), index.framesAt(high)],
-        [2 * (n - 1), n, 2 * n]
-      )
+  it("SWAL-07 the index of the next generation knows nothing of the one before, in whose memory it is", () => {
+    fc.assert(fc.property(fc.array(commits, { minLength: 1, maxLength: 4 }), (generations) => {
+      let index = new WalIndex(toCommitSeq(7n))
+      for (const model of generations) {
+        const base = index.tip
+        const before = index
+        index = index.next()
+        assert.deepStrictEqual([before.frames, before.tip], [0, before.base])
+        assert.deepStrictEqual([index.base, index.tip, index.frames], [base, base, 0])
+        for (const { databasePages, pages } of model) index.addCommit(pages.map(toPageNumber), databasePages)
+        const fresh = indexOf(base, model)
+        for (let high = base; high <= index.tip; high = toCommitSeq(high + 1n)) {
+          assert.deepStrictEqual(Array.from(index.versionsAt(high)), Array.from(fresh.versionsAt(high)))
+          assert.strictEqual(index.framesAt(high), fresh.framesAt(high))
+          assert.strictEqual(index.databasePagesAt(high), fresh.databasePagesAt(high))
+        }
+      }
+    }))
+  })
+
+  it("grows beyond its first arrays without losing a frame, and beyond those of the generation before", () => {
+    let index = new WalIndex(toCommitSeq(0n))
+    for (const count of [100, 3000, 7000]) {
+      index = index.next()
+      for (let n = 0; n < count; n++) index.addCommit([toPageNumber(1), toPageNumber(2 + n % 100)], n + 1)
+      assert.strictEqual(index.frames, 2 * count)
+      for (const n of [1, 100, 255, 256, 257, 511, 512, 513, 2047, 2048, 3000, 7000].filter((n) => n <= count)) {
+        const high = toCommitSeq(index.base + BigInt(n))
+        assert.deepStrictEqual(
+          [index.find(toPageNumber(1), high), index.databasePagesAt(high), index.framesAt(high)],
+          [2 * (n - 1), n, 2 * n]
+        )
+      }
+      // From the newest version back to the oldest.
+      assert.strictEqual(index.find(toPageNumber(2), toCommitSeq(index.base + 1n)), 1)
     }
-    assert.throws(() => index.seqOf(6000), /the frame is in the index/)
-    assert.throws(() => index.newestBetween(0, 6001), /the frames are in the index/)
+    assert.throws(() => index.seqOf(14_000), /the frame is in the index/)
+    assert.throws(() => index.newestBetween(0, 14_001), /the frames are in the index/)
   })
 })

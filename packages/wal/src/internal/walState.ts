@@ -281,7 +281,8 @@ export class WalState {
     this.headerIsOnDisk = false
     this.isAnnounced = false
     this.chain = Format.chainFromHeader(Format.encodeHeader(this.header))
-    this.index = new WalIndex(this.index.tip)
+    // The one of the first generation says what was recovered, for as long as somebody may ask.
+    this.index = this.generation === 0 ? new WalIndex(this.index.tip) : this.index.next()
     this.handedOverFrames = 0
     this.generation++
   }
