@@ -224,6 +224,7 @@ describe("inspect of a shared-memory header", () => {
       readSync: read,
       write: () => unused,
       writeAndSyncData: () => unused,
+      hasWriteQueue: () => false,
       syncData: unused,
       syncFull: unused,
       truncate: () => unused,

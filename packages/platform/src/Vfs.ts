@@ -102,6 +102,12 @@ export interface VfsFile {
   ) => Effect.Effect<void, VfsError>
 
   /**
+   * Whether a {@link VfsFile.writeAndSyncData} with `background` and `tail` that has to wait for one before it is begun
+   * without the calling thread. Says how much is gained by making it early, nothing about durability; and it may change.
+   */
+  readonly hasWriteQueue: () => boolean
+
+  /**
    * Makes everything that was written to this file before the call survive a power loss: contents, and the size as far
    * as reading the contents back needs it (`fdatasync`). Promises nothing about the file's name.
    *

@@ -126,6 +126,42 @@ describe.runIf(process.platform === "linux" && takesDirect())("in the background
       assert.strictEqual((yield* Effect.flip(file.writeAndSyncData([filled(1, 1)], 0, background))).code, "EBADF")
     }).pipe(Effect.scoped, Effect.provide(layer)))
 
+  const tailWrite = (file: VfsFile, options: { readonly tail?: boolean; readonly background?: boolean }) =>
+    file.writeAndSyncData([inPlace(Uint8Array.of(1), 0)], 0, options)
+
+  it.live("a file has a queue when a write has gone past the page cache, and until its thread has ended", () =>
+    Effect.gen(function*() {
+      const path = yield* newPath
+      const { file } = yield* openForThread(path)
+      assert.isTrue(file.hasWriteQueue())
+      const other = yield* openNew(`${path}2`)
+      assert.isFalse(other.hasWriteQueue())
+      while (NodeFs.statSync(`${path}2`).size < blockBytes) {
+        assert.isFalse(other.hasWriteQueue())
+        yield* tailWrite(other, { tail: true })
+        yield* turn
+      }
+      // No thread was needed yet, and one could be had.
+      assert.isTrue(other.hasWriteQueue())
+      assert.strictEqual(threadsThatWrite(), 1)
+      const started = vi.spyOn(WriteThread.prototype, "isRunning", "get").mockReturnValue(false)
+      assert.isTrue(other.hasWriteQueue())
+      assert.isFalse(file.hasWriteQueue())
+      started.mockRestore()
+    }).pipe(Effect.scoped, Effect.provide(layer)))
+
+  for (const options of [{ writeThreads: false }, { directTails: false }]) {
+    it.live(`with ${Object.keys(options).join()}: false no file has a queue`, () =>
+      Effect.gen(function*() {
+        const file = yield* Effect.flatMap(newPath, openNew)
+        for (let at = 0; at < 30; at++) {
+          yield* tailWrite(file, { background: at > 20, tail: true })
+          assert.isFalse(file.hasWriteQueue())
+          yield* turn
+        }
+      }).pipe(Effect.scoped, Effect.provide(NodeVfs.layerVfsOptions(options))))
+  }
+
   it.live("with writeThreads: false none is started", () =>
     Effect.gen(function*() {
       const path = yield* newPath

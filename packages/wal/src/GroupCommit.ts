@@ -131,10 +131,10 @@ export interface GroupCommitOptions {
   readonly commitSiblings?: number | undefined
   /**
    * From so many writers on who wait for batches, the next one is written while they are woken, in two groups that take
-   * turns (decision 0007): for logs whose writers do so much between two hand-overs that it is worth another sync.
-   * Default: never.
+   * turns (decision 0007): for logs whose writers do so much between two hand-overs that it is worth another sync. It is
+   * asked for before each batch. Default: never.
    */
-  readonly overlapWaiters?: number | undefined
+  readonly overlapWaiters?: (() => number) | undefined
 }
 
 /**
@@ -274,6 +274,8 @@ export interface GroupCommit {
   readonly enqueueUnsafe: (length: number, fill: Fill, waiter?: HandOverWaiter) => Lsn
 }
 
+const never = () => Infinity
+
 /**
  * Starts an engine over a sink. Its leader is a fiber of the scope; when the scope closes the engine is closed first
  * and a failure to do so is logged.
@@ -296,7 +298,7 @@ export const make = Effect.fnUntraced(function*(
       maxQueuedBytes: options.maxQueuedBytes ?? defaults.maxQueuedBytes,
       commitDelay: options.commitDelay ?? 0,
       commitSiblings: options.commitSiblings ?? defaults.commitSiblings,
-      overlapWaiters: options.overlapWaiters ?? Infinity
+      overlapWaiters: options.overlapWaiters ?? never
     },
     clock,
     Context.add(context, Metric.CurrentMetricAttributes, { log: sink.name })

@@ -199,8 +199,9 @@ const make = Effect.fnUntraced(function*(
     initialLsn: toLsn(state.index.frames * state.frameBytes),
     // The size of a commit is bounded by its number of pages, above.
     maxRecordBytes: Number.MAX_SAFE_INTEGER,
-    // A page transaction is microseconds of work for its writer, and more for its coordinator.
-    overlapWaiters: 48
+    // A page transaction is microseconds of work for its writer, and more for its coordinator: two groups are faster than
+    // one early where the next batch does not have to wait for this thread (decision 0020).
+    overlapWaiters: () => walFile.hasWriteQueue() ? 48 : 80
   })
   state.engine = engine
   const restartFrames = options.restartFrames ?? Math.min(defaults.restartFrames, restartBytes / pageSize)

@@ -65,7 +65,7 @@ const twoUnderWay = Effect.fnUntraced(function*(
   return { writers, letGo }
 })
 
-const overlapped = (sink: Parameters<typeof start>[0] = {}) => start(sink, { overlapWaiters: 4 })
+const overlapped = (sink: Parameters<typeof start>[0] = {}) => start(sink, { overlapWaiters: () => 4 })
 
 describe("GroupCommit: a batch behind another one", () => {
   it.effect("GC-02 GC-13 two are under way at once, and each is answered when it is durable", () =>
@@ -301,7 +301,7 @@ describe("GroupCommit: a batch behind another one", () => {
 
   it.effect("GC-13 groups of 4 and 60 writers become equal, and nobody falls out of them", () =>
     Effect.gen(function*() {
-      const { disk, log } = yield* start({}, { overlapWaiters: 48 })
+      const { disk, log } = yield* start({}, { overlapWaiters: () => 48 })
       const opening = yield* holdCalls(disk, 0)
       const { before } = disk
       disk.before = (call, index) => Effect.andThen(settle, before(call, index))
@@ -322,7 +322,7 @@ describe("GroupCommit: a batch behind another one", () => {
 
   it.effect("GC-13 with a commit delay nothing is written in the background", () =>
     Effect.gen(function*() {
-      const { disk, log } = yield* start({}, { overlapWaiters: 4, commitDelay: "1 millis" })
+      const { disk, log } = yield* start({}, { overlapWaiters: () => 4, commitDelay: "1 millis" })
       disk.before = () => settle
       yield* Effect.forEach(four, (writer) => loop(log, writer, 5), { concurrency: "unbounded", discard: true })
       assert.isTrue(disk.calls.every((call) => !call.background))

@@ -8,7 +8,7 @@ const writers = Array.from({ length: 64 }, (_, writer) => writer)
 describe("GroupCommit: work beside the sync", () => {
   it.effect("GC-02 GC-13 64 writers in a loop: one half of them works while the batch of the other is synced", () =>
     Effect.gen(function*() {
-      const { disk, log } = yield* start({}, { overlapWaiters: 32 })
+      const { disk, log } = yield* start({}, { overlapWaiters: () => 32 })
       let inFlight = 0
       let workedBesideSync = 0
       disk.before = () =>
@@ -37,7 +37,7 @@ describe("GroupCommit: work beside the sync", () => {
 
   it.effect("GC-07 a batch that fails beside the wake-up takes nothing from those who were durable before it", () =>
     Effect.gen(function*() {
-      const { disk, log } = yield* start({}, { overlapWaiters: 32 })
+      const { disk, log } = yield* start({}, { overlapWaiters: () => 32 })
       disk.failAt(1)
       const outcomes = yield* Effect.forEach(writers, (writer) =>
         Effect.gen(function*() {
@@ -55,7 +55,7 @@ describe("GroupCommit: work beside the sync", () => {
 
   it.effect("GC-14 closing in the middle of it leaves nobody waiting", () =>
     Effect.gen(function*() {
-      const { disk, log } = yield* start({}, { overlapWaiters: 32 })
+      const { disk, log } = yield* start({}, { overlapWaiters: () => 32 })
       disk.before = () => settle
       const fibers = yield* Effect.forEach(writers, (writer) =>
         Effect.forkChild(outcomeOf(Effect.gen(function*() {

@@ -252,7 +252,7 @@ const run = (plan: Plan) =>
       initialLsn: toLsn(plan.initialLsn),
       maxBatchBytes: plan.maxBatchBytes,
       maxQueuedBytes: plan.maxQueuedBytes,
-      overlapWaiters: plan.overlapWaiters
+      overlapWaiters: plan.overlapWaiters === undefined ? undefined : () => plan.overlapWaiters ?? 0
     })
     const random = makeRandom(plan.seed)
     const outcome = plan.fault === undefined

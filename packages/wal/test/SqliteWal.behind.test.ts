@@ -22,7 +22,7 @@ const rounds = 8
 const walPath = `${memoryPath}-wal`
 
 /** The platform of a disk that counts the writes of the log that are asked for in the background. */
-const counting = (disk: Disk) => {
+const counting = (disk: Disk, hasWriteQueue = true) => {
   const counts = { underWay: 0, most: 0, inTwo: 0 }
   const layer = Layer.effect(
     Vfs,
@@ -33,6 +33,7 @@ const counting = (disk: Disk) => {
           Effect.map(vfs.open(path, options), (file) =>
             path !== walPath ? file : ({
               ...file,
+              hasWriteQueue: () => hasWriteQueue,
               writeAndSyncData: (buffers, position, how) =>
                 how?.background !== true ? file.writeAndSyncData(buffers, position, how) : Effect.acquireUseRelease(
                   Effect.sync(() => {
@@ -72,6 +73,28 @@ const recover = (disk: Disk, ledger: Ledger, label: string) =>
   })).pipe(Effect.catchCause((cause) => Effect.die(new Error(`${label}: ${Cause.pretty(cause)}`))))
 
 describe("SqliteWal, batches behind one another", () => {
+  it.effect.each([
+    { count: 47, hasWriteQueue: true, isOverlapping: false },
+    { count: 48, hasWriteQueue: true, isOverlapping: true },
+    { count: 79, hasWriteQueue: false, isOverlapping: false },
+    { count: 80, hasWriteQueue: false, isOverlapping: true }
+  ])(
+    "GC-02 $count writers work beside a sync: $isOverlapping, where the file has a queue: $hasWriteQueue",
+    ({ count, hasWriteQueue, isOverlapping }) =>
+      Effect.gen(function*() {
+        const disk = prepareDisk(MemoryDisk.make({ async: { seed: 1, maxTurns: 3 } }))
+        const { counts, layer } = counting(disk, hasWriteQueue)
+        const opened = yield* openOn(layer, { ...options, database: memoryPath })
+        const ledger = new Ledger(pageSize)
+        yield* Effect.forEach(
+          Array.from({ length: count }),
+          () => Effect.repeat(ledger.commit(opened, { pages: [2], databasePages: 8 }), { times: 5 }),
+          { concurrency: "unbounded", discard: true }
+        )
+        assert.strictEqual(counts.most > 0, isOverlapping)
+      })
+  )
+
   it.effect.each([{ seed: 1, widensTails: false }, { seed: 2, widensTails: true }])(
     "SWAL-05 SWAL-08 GC-02 64 writers over several generations (seed $seed, whole blocks: $widensTails)",
     ({ seed, widensTails }) =>

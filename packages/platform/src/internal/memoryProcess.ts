@@ -200,6 +200,8 @@ export class MemoryProcess {
           ifOpen("write", handle, how?.background === true ? line(() => writeAndSync) : writeAndSync)
         )
       },
+      // As over a file, where the thread that writes is another one.
+      hasWriteQueue: () => true,
       syncData: ifOpen("syncData", handle, takenSyncData),
       syncFull: ifOpen("syncFull", handle, takenSync("syncFull")),
       truncate: (size) => {

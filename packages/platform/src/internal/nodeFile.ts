@@ -240,6 +240,11 @@ export const makeNodeFile = (options: {
       )
     })
 
+  /** The thread is started by the first write that could be followed by one for it: until then it is only possible. */
+  const hasWriteQueue = (): boolean =>
+    takesDirect && !refusesDirect &&
+    (thread === undefined ? options.startThread !== undefined : thread.started?.isRunning === true)
+
   const canQueue = (buffers: ReadonlyArray<Uint8Array>, position: number): boolean =>
     takesDirect && thread?.started?.takesOrders === true && directTail.continues(buffers, position) &&
     directDescriptor(buffers) !== undefined
@@ -433,6 +438,7 @@ export const makeNodeFile = (options: {
     },
     write,
     writeAndSyncData,
+    hasWriteQueue,
     syncData: call("syncData", (done) => startSync("syncData", done)),
     syncFull: call("syncFull", (done) => startSync("syncFull", done)),
     truncate: (size) =>

@@ -52,6 +52,10 @@ export class WriteThread {
     this.worker.on("exit", () => this.end(withCode({ code: "EIO", message: "the thread that writes has ended" })))
   }
 
+  get isRunning(): boolean {
+    return !this.hasEnded
+  }
+
   /** Whether it takes an order now: after a failure never again. */
   get takesOrders(): boolean {
     return !this.hasEnded && this.waiting.length < ringEntries && this.orders.isReady

@@ -43,7 +43,7 @@ export interface EngineOptions {
   readonly maxQueuedBytes: number
   readonly commitDelay: Duration.Input
   readonly commitSiblings: number
-  readonly overlapWaiters: number
+  readonly overlapWaiters: () => number
 }
 
 /** A batch that was taken from the queue to be written. */
@@ -72,7 +72,7 @@ export class CommitEngine implements GroupCommit {
   private readonly maxRecordBytes: number
   private readonly maxQueuedBytes: number
   private readonly commitSiblings: number
-  private readonly overlapWaiters: number
+  private readonly overlapWaiters: () => number
   private readonly queue: RunQueue
   private readonly durableWaiters = new WaiterQueue<LogEnded>()
   private readonly writtenWaiters = new WaiterQueue<LogEnded>()
@@ -467,7 +467,7 @@ export class CommitEngine implements GroupCommit {
       if (this.poisoned !== undefined) return
       const due = this.settleBatch(current)
       const isOverlapping = this.delay === undefined &&
-        due.length + (behind[0]?.batch.commits ?? 0) + this.queue.commits >= this.overlapWaiters
+        due.length + (behind[0]?.batch.commits ?? 0) + this.queue.commits >= this.overlapWaiters()
       if (isOverlapping) {
         // Enough has come in meanwhile.
         if (behind.length === 0 && this.queue.commits * 2 >= due.length) yield* this.startBehind(behind)
