@@ -22,7 +22,7 @@ const rounds = 8
 const walPath = `${memoryPath}-wal`
 
 /** The platform of a disk that counts the writes of the log that are asked for in the background. */
-const counting = (disk: Disk, hasWriteQueue = true) => {
+const counting = (disk: Disk, hasWriteQueue?: boolean) => {
   const counts = { underWay: 0, most: 0, inTwo: 0 }
   const layer = Layer.effect(
     Vfs,
@@ -33,7 +33,7 @@ const counting = (disk: Disk, hasWriteQueue = true) => {
           Effect.map(vfs.open(path, options), (file) =>
             path !== walPath ? file : ({
               ...file,
-              hasWriteQueue: () => hasWriteQueue,
+              hasWriteQueue: () => hasWriteQueue ?? file.hasWriteQueue(),
               writeAndSyncData: (buffers, position, how) =>
                 how?.background !== true ? file.writeAndSyncData(buffers, position, how) : Effect.acquireUseRelease(
                   Effect.sync(() => {
