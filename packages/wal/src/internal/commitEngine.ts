@@ -1,5 +1,6 @@
 /**
- * The engine behind `GroupCommit`: three queues (bytes, waiters, writers that wait for room) and the leader.
+ * The engine behind `GroupCommit`: three queues (bytes, waiters, writers that wait for room), the watermarks, and how a log
+ * ends. Its leader (`batchLeader.ts`) takes from the first queue.
  *
  * The concurrency argument: everything but the leader's calls of the sink is one synchronous step of JavaScript, so it
  * sees and leaves a consistent state. The leader alone takes from the byte queue and raises `written` and `durable`,
@@ -10,15 +11,13 @@
 import { invariant } from "@tidemark/core/Invariant"
 import type { Lsn } from "@tidemark/core/Scalars"
 import { toLsn } from "@tidemark/core/Scalars"
-import type { VfsError } from "@tidemark/platform/VfsError"
 import * as Cause from "effect/Cause"
 import type * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import { PreventSchedulerYield } from "effect/Scheduler"
 import type {
   Admission,
   CommitMode,
@@ -30,7 +29,8 @@ import type {
 } from "../GroupCommit.ts"
 import { EmptyRecord, LogClosed, LsnNotReserved, RecordTooLarge, ResetWhileBusy, WalPoisoned } from "../LogErrors.ts"
 import * as LogMetrics from "../LogMetrics.ts"
-import type { Batch, OpenReservation } from "./runQueue.ts"
+import { BatchLeader, type LedLog } from "./batchLeader.ts"
+import type { OpenReservation } from "./runQueue.ts"
 import { RunQueue } from "./runQueue.ts"
 import type { Waiter } from "./waiterQueue.ts"
 import { WaiterQueue } from "./waiterQueue.ts"
@@ -46,75 +46,35 @@ export interface EngineOptions {
   readonly overlapWaiters: () => number
 }
 
-/** A batch that was taken from the queue to be written. */
-interface StartedBatch {
-  readonly batch: Batch
-  readonly isSynced: boolean
-  readonly startedNanos: bigint
-}
-
-/** A batch that is written while the leader does something else. */
-interface BackgroundBatch extends StartedBatch {
-  readonly writing: Fiber.Fiber<void, VfsError>
-}
-
-/** Whether it is known already, before it is the batch's turn to be settled. */
-const hasFailed = ({ writing }: BackgroundBatch): boolean => {
-  const exit = writing.pollUnsafe()
-  return exit !== undefined && Exit.isFailure(exit)
-}
-
 const nothingToUndo = () => {}
 
 /** @internal */
-export class CommitEngine implements GroupCommit {
-  private readonly sink: GroupCommitSink
+export class CommitEngine implements GroupCommit, LedLog {
+  readonly sink: GroupCommitSink
+  readonly queue: RunQueue
+  readonly durableWaiters = new WaiterQueue<LogEnded>()
+  written: number
+  durable: number
   private readonly maxRecordBytes: number
   private readonly maxQueuedBytes: number
-  private readonly commitSiblings: number
-  private readonly overlapWaiters: () => number
-  private readonly queue: RunQueue
-  private readonly durableWaiters = new WaiterQueue<LogEnded>()
   private readonly writtenWaiters = new WaiterQueue<LogEnded>()
   private readonly admissions: Array<Admission> = []
-  /** Nothing was written since the log was opened or reset: what comes first is on its way alone. */
-  private isFresh = true
-  /** When the last sync was done. */
-  private settledNanos = 0n
-  private written: number
-  private durable: number
   private quiescing = 0
   private state: "open" | "closing" | "closed" = "open"
   private poisoned: WalPoisoned | undefined
-  /** What was thrown by those who were told about the poison; the leader logs it. */
+  /** What was thrown by those who were told about the poison; logged when the leader has ended. */
   private readonly defectsAfterPoison: Array<Cause.Cause<never>> = []
-  /** Whether anything happened since the leader looked last. */
-  private hasNews = false
-  /** Resumes the leader; set only while it is parked. */
-  private unpark: (() => void) | undefined
-  /** Ends the leader's commit delay early; set only while it lasts. */
-  private cutDelay: (() => void) | undefined
-  private readonly delay: Effect.Effect<void> | undefined
-  private leader: Fiber.Fiber<void> | undefined
-  private readonly clock: Clock.Clock
+  private readonly leader: BatchLeader
+  private leading: Fiber.Fiber<void> | undefined
   private readonly context: Context.Context<never>
 
   constructor(sink: GroupCommitSink, options: EngineOptions, clock: Clock.Clock, context: Context.Context<never>) {
     invariant(sink.seal === undefined || sink.pad !== undefined, "a sink with a seal can pad")
     invariant(sink.seal === undefined || sink.memory === undefined, "a sink with a seal has no memory of its own")
     this.sink = sink
-    this.clock = clock
     this.context = context
     this.maxRecordBytes = options.maxRecordBytes
     this.maxQueuedBytes = options.maxQueuedBytes
-    this.commitSiblings = options.commitSiblings
-    this.overlapWaiters = options.overlapWaiters
-    const commitDelay = Duration.fromInputUnsafe(options.commitDelay)
-    const cut = Effect.callback<void>((resume) => {
-      if (this.state !== "open") return resume(Exit.void)
-      this.cutDelay = () => resume(Exit.void)
-    })
-    this.delay = Duration.isPositive(commitDelay) ? Effect.raceFirst(Effect.sleep(commitDelay), cut) : undefined
     this.written = options.initialLsn
     this.durable = options.initialLsn
     this.queue = new RunQueue({
@@ -127,6 +87,7 @@ export class CommitEngine implements GroupCommit {
         sink.pad(target, view, offset, length)
       }
     })
+    this.leader = new BatchLeader(this, options, clock, context)
   }
 
   readonly watermarks = (): Watermarks => ({
@@ -168,7 +129,7 @@ export class CommitEngine implements GroupCommit {
     if (waiter !== undefined) {
       this.waitersOf(waiter.mode).add(end, waiter)
     }
-    this.wakeLeader()
+    this.leader.wake()
     return toLsn(end)
   }
 
@@ -213,7 +174,7 @@ export class CommitEngine implements GroupCommit {
           invariant(open.isOpen, "a reservation is filled once, inside its scope")
           open.bytes.set(bytes)
           this.queue.settle(open)
-          this.wakeLeader()
+          this.leader.wake()
           return Effect.void
         })
     }
@@ -230,7 +191,7 @@ export class CommitEngine implements GroupCommit {
       return this.poison(Cause.die(defect))
     }
     this.queue.settle(open)
-    this.wakeLeader()
+    this.leader.wake()
   }
 
   private refuseLength(length: number): Exit.Exit<never, EmptyRecord | RecordTooLarge> | undefined {
@@ -305,7 +266,7 @@ export class CommitEngine implements GroupCommit {
         fail: (failure) => resume(Exit.fail(failure))
       }
       queue.add(lsn, waiter)
-      this.wakeLeader()
+      this.leader.wake()
       return Effect.sync(() => queue.remove(waiter))
     })
   }
@@ -358,7 +319,7 @@ export class CommitEngine implements GroupCommit {
       this.queue.reserved = lsn
       this.written = lsn
       this.durable = lsn
-      this.isFresh = true
+      this.leader.startAfresh()
       return Effect.void
     })
 
@@ -367,226 +328,67 @@ export class CommitEngine implements GroupCommit {
       this.state = "closing"
       for (const open of this.queue.openReservations) this.giveUp(open)
       this.refuseWaiting(new LogClosed({ log: this.sink.name }))
-      this.cutDelay?.()
-      this.wakeLeader()
+      this.leader.hurry()
     }
-    invariant(this.leader !== undefined, "the leader runs from the start")
+    invariant(this.leading !== undefined, "the leader runs from the start")
     return Effect.andThen(
-      Fiber.await(this.leader),
+      Fiber.await(this.leading),
       Effect.suspend(() => this.poisoned === undefined ? Effect.void : Effect.fail(this.poisoned))
     )
   })
 
   // ---------------------------------------------------------------------------------------------------------------
-  // Leading
+  // Being led
   // ---------------------------------------------------------------------------------------------------------------
 
-  private wakeLeader(): void {
-    this.hasNews = true
-    const { unpark } = this
-    if (unpark === undefined) return
-    this.unpark = undefined
-    unpark()
+  get isPoisoned(): boolean {
+    return this.poisoned !== undefined
   }
 
-  private readonly park = Effect.callback<void>((resume) => {
-    // A scheduler may let others run between the leader's look at the queue and this step.
-    if (this.hasNews) return resume(Exit.void)
-    this.unpark = () => resume(Exit.void)
-  })
+  get isOpen(): boolean {
+    return this.state === "open"
+  }
+
+  get isClosing(): boolean {
+    return this.state === "closing"
+  }
 
   /**
    * Forks the leader. It cannot be interrupted: it ends when the log is closed or poisoned, so that a scope whose
    * finalizers run side by side does not take it away from `close`.
    */
-  readonly startIn = (scope: Parameters<typeof Effect.forkIn>[1]): Effect.Effect<void> =>
-    Effect.map(Effect.forkIn(this.lead, scope, { startImmediately: true, uninterruptible: true }), (leader) => {
-      this.leader = leader
-    })
-
-  /** The leader's life. Never fails: what goes wrong becomes poison. */
-  private readonly lead: Effect.Effect<void> = Effect.gen({ self: this }, function*() {
-    for (;;) {
-      // Whoever was woken, and the event loop, has his turn before the next batch is cut: this is where it gathers.
-      yield* Effect.yieldNow
-      if (this.delay !== undefined && this.durableWaiters.size > this.commitSiblings) {
-        yield* this.delay
-        this.cutDelay = undefined
-      }
-      // The one who poisoned the log while this fiber was waiting for its turn has found nobody to wake.
-      if (this.poisoned !== undefined) break
-      this.hasNews = false
-      const batch = this.queue.take()
-      if (batch !== undefined) yield* this.writeBatches(batch)
-      else if (this.durable < this.written && this.mustSyncWritten()) yield* this.syncWritten()
-      else if (this.state === "closing" && this.queue.isEmpty) break
-      else yield* this.park
-    }
-    this.state = "closed"
-  }).pipe(
-    Effect.catchCause((cause) => Effect.sync(() => this.poison(cause))),
-    Effect.andThen(Effect.suspend(() =>
-      Effect.forEach(
-        this.defectsAfterPoison,
-        (defect) => Effect.logError(`${this.sink.name}: somebody threw when told that the log is poisoned`, defect),
-        { discard: true }
-      )
-    ))
-  )
-
-  /** Whether bytes that were only written have to be synced: somebody waits for them, or the log is closing. */
-  private mustSyncWritten(): boolean {
-    return this.state === "closing" || this.durableWaiters.firstTarget <= this.written
-  }
-
-  /**
-   * Writes a batch, and further ones as long as it pays to write one while those are woken who waited for the one
-   * before: their work, and the hand-overs it ends in, then runs beside the sync instead of before it. So many writers
-   * in a closed loop fall into two groups, one of which works while the other one's batch is synced. A batch is handed to
-   * the sink while the one before is still on its way, so that the device does not wait for the leader in between.
-   */
-  private *writeBatches(first: Batch) {
-    /** What is on its way behind the batch that is written or settled now, in the background. */
-    const behind: Array<BackgroundBatch> = []
-    try {
-      yield* this.writeInTurn(first, behind)
-    } catch (defect) {
-      this.poison(Cause.die(defect))
-    }
-    // The leader ends behind everything that it has begun.
-    for (const { writing } of behind) yield* Fiber.await(writing)
-  }
-
-  /** Leaves in `behind` what is on its way when the log is poisoned. */
-  private *writeInTurn(first: Batch, behind: Array<BackgroundBatch>) {
-    let current: StartedBatch = this.start(first, undefined)
-    let exit = yield* Effect.exit(this.write(current, false))
-    for (;;) {
-      if (Exit.isFailure(exit)) this.poison(exit.cause)
-      // Somebody may have poisoned the log while the batch was in flight: then it is not acknowledged.
-      if (this.poisoned !== undefined) return
-      const due = this.settleBatch(current)
-      const isOverlapping = this.delay === undefined &&
-        due.length + (behind[0]?.batch.commits ?? 0) + this.queue.commits >= this.overlapWaiters()
-      if (isOverlapping) {
-        // Enough has come in meanwhile.
-        if (behind.length === 0 && this.queue.commits * 2 >= due.length) yield* this.startBehind(behind)
-        // The groups become equal: who is one too many in this one is woken to go with the other.
-        const woken = Math.min(due.length, (due.length + (behind[0]?.batch.commits ?? 0) + 1) >> 1)
-        this.succeedAll(due.slice(0, woken))
-        yield* this.startBehind(behind)
-        this.succeedAll(due.slice(woken))
-        yield* this.startBehind(behind)
-      } else {
-        this.succeedAll(due)
-      }
-      const next = behind.shift()
-      if (next === undefined) return
-      // Also beside a sink that is done at once the event loop has its turn.
-      yield* Effect.yieldNow
-      exit = yield* Fiber.await(next.writing)
-      current = next
-    }
-  }
-
-  /** Starts writing what is queued, if anything is and the sink may have one more. */
-  private *startBehind(behind: Array<BackgroundBatch>) {
-    const last = behind.at(-1)
-    if (last !== undefined && (behind.length > 1 || this.isFresh || !last.isSynced)) return
-    const started = this.startQueued(last)
-    if (started === undefined) return
-    const fork = Effect.forkChild(this.write(started, true, last), { startImmediately: true, uninterruptible: true })
-    // Its steps are one up to where the sink waits, or the batch behind could come to the sink first; and one from the
-    // sink's failure to the end of the fiber, or the batch behind would not see it.
-    const writing = yield* Effect.provideService(fork, PreventSchedulerYield, true)
-    behind.push({ ...started, writing })
-  }
-
-  /** For the middle of a wake-up, which must go on whatever happens here. */
-  private startQueued(before: StartedBatch | undefined): StartedBatch | undefined {
-    try {
-      const batch = this.poisoned === undefined ? this.queue.take() : undefined
-      return batch === undefined ? undefined : this.start(batch, before)
-    } catch (defect) {
-      this.poison(Cause.die(defect))
-      return undefined
-    }
-  }
-
-  private start(batch: Batch, before: StartedBatch | undefined): StartedBatch {
-    invariant(batch.start === (before?.batch.end ?? this.written), "a batch is written where the one before it ends")
-    return {
-      batch,
-      // The strictest mode wins: one that waits for durability makes the whole batch synced (GC-12).
-      isSynced: before !== undefined || this.state === "closing" || this.durableWaiters.firstTarget <= batch.end,
-      startedNanos: this.clock.monotonicTimeNanosUnsafe()
-    }
-  }
-
-  private write(
-    { batch, isSynced }: StartedBatch,
-    background: boolean,
-    before?: BackgroundBatch
-  ): Effect.Effect<void, VfsError> {
-    return Effect.suspend(() => {
-      // There may have been a turn since it was taken, and a poisoned log is not written. Nor is one that will be as soon
-      // as the batch before this one is looked at.
-      if (this.poisoned !== undefined || (before !== undefined && hasFailed(before))) return Effect.void
-      const start = toLsn(batch.start)
-      this.sink.seal?.write(batch.buffers, start, this.durable === batch.start)
-      return isSynced
-        ? this.sink.writeAndSync(batch.buffers, start, background)
-        : this.sink.write(batch.buffers, start)
+  readonly startIn = (scope: Parameters<typeof Effect.forkIn>[1]): Effect.Effect<void> => {
+    const life = this.leader.lead.pipe(
+      Effect.catchCause((cause) => Effect.sync(() => this.poison(cause))),
+      Effect.andThen(Effect.suspend(() => {
+        this.state = "closed"
+        return Effect.forEach(
+          this.defectsAfterPoison,
+          (defect) => Effect.logError(`${this.sink.name}: somebody threw when told that the log is poisoned`, defect),
+          { discard: true }
+        )
+      }))
+    )
+    return Effect.map(Effect.forkIn(life, scope, { startImmediately: true, uninterruptible: true }), (fiber) => {
+      this.leading = fiber
     })
   }
 
-  /** The batch is written: raises the watermarks, publishes, lets in who waited for room, answers who is to be woken. */
-  private settleBatch({ batch, isSynced, startedNanos }: StartedBatch): ReadonlyArray<Waiter<LogEnded>> {
-    this.queue.recycle(batch)
-    this.written = batch.end
-    this.isFresh = false
-    if (isSynced) this.recordSync(startedNanos)
-    LogMetrics.commits.updateUnsafe(batch.commits, this.context)
-    LogMetrics.batchCommits.updateUnsafe(batch.commits, this.context)
-    LogMetrics.batchBytes.updateUnsafe(batch.end - batch.start, this.context)
-    return this.advance(isSynced ? batch.end : this.durable)
-  }
-
-  private *syncWritten() {
-    const { written } = this
-    const startedNanos = this.clock.monotonicTimeNanosUnsafe()
-    const exit = yield* Effect.exit(Effect.suspend(() => this.poisoned === undefined ? this.sink.sync : Effect.void))
-    if (Exit.isFailure(exit)) return this.poison(exit.cause)
-    if (this.poisoned !== undefined) return
-    this.recordSync(startedNanos)
-    this.succeedAll(this.advance(written))
-  }
-
-  /** A sync that began behind another one took the time since that one was done. */
-  private recordSync(startedNanos: bigint): void {
-    const now = this.clock.monotonicTimeNanosUnsafe()
-    const nanos = Number(now - (startedNanos > this.settledNanos ? startedNanos : this.settledNanos))
-    this.settledNanos = now
-    LogMetrics.syncDurationSeconds.updateUnsafe(nanos / 1e9, this.context)
-    LogMetrics.syncs.updateUnsafe(1, this.context)
-  }
-
-  /** Raises `durable`, publishes, lets in who waited for room, and takes out who waited for the watermarks. */
-  private advance(durable: number): ReadonlyArray<Waiter<LogEnded>> {
-    invariant(this.durable <= durable && durable <= this.written, "durable grows and never passes written")
+  advance(written: number, durable: number): ReadonlyArray<Waiter<LogEnded>> {
+    invariant(this.durable <= durable && durable <= written, "durable grows and never passes written")
     const hasGrown = durable > this.durable
+    this.written = written
     this.durable = durable
     if (hasGrown) this.sink.onDurable?.(toLsn(durable))
     LogMetrics.queueBytes.updateUnsafe(this.queue.reserved - this.written, this.context)
     LogMetrics.durableLagBytes.updateUnsafe(this.queue.reserved - durable, this.context)
     this.admitWaiting()
     const due = this.durableWaiters.takeUpTo(durable)
-    const written = this.writtenWaiters.takeUpTo(this.written)
-    return written.length === 0 ? due : [...due, ...written]
+    const others = this.writtenWaiters.takeUpTo(written)
+    return others.length === 0 ? due : [...due, ...others]
   }
 
-  /** Wakes waiters that are out of their queue already, all of them, also when one of them throws. */
-  private succeedAll(waiters: ReadonlyArray<Waiter<LogEnded>>): void {
+  succeedAll(waiters: ReadonlyArray<Waiter<LogEnded>>): void {
     for (const waiter of waiters) {
       try {
         waiter.succeed()
@@ -610,8 +412,7 @@ export class CommitEngine implements GroupCommit {
     const waiters = [...this.durableWaiters.takeAll(), ...this.writtenWaiters.takeAll()]
     this.refuseWaiting(poisoned)
     for (const waiter of waiters) this.tell(() => waiter.fail(poisoned))
-    this.cutDelay?.()
-    this.wakeLeader()
+    this.leader.hurry()
   }
 
   private refuseWaiting(ended: LogEnded): void {
