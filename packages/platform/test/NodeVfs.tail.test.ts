@@ -14,6 +14,7 @@ import NodeFsMutable, * as NodeFs from "node:fs"
 import { syncBuiltinESMExports } from "node:module"
 import * as NodeOs from "node:os"
 import * as NodePath from "node:path"
+import { openDescriptorsOf, takesDirect } from "./support/descriptors.ts"
 
 const isLinux = process.platform === "linux"
 const { blockBytes } = TailMemory
@@ -34,30 +35,6 @@ const flagsOf = (descriptor: number | string) =>
   )
 
 const isDirect = (descriptor: number | string) => (flagsOf(descriptor) & NodeFs.constants.O_DIRECT) !== 0
-
-const openDescriptorsOf = (path: string) =>
-  NodeFs.readdirSync("/proc/self/fd").filter((name) => {
-    try {
-      return NodeFs.readlinkSync(`/proc/self/fd/${name}`) === path
-    } catch {
-      // The descriptor with which the list itself was read.
-      return false
-    }
-  })
-
-/** Whether the disk of this directory lets a file be opened past its page cache. */
-const takesDirect = (parent: string) => {
-  const directory = NodeFs.mkdtempSync(NodePath.join(parent, "tidemark-tail-"))
-  try {
-    const { O_CREAT, O_DIRECT, O_RDWR } = NodeFs.constants
-    NodeFs.closeSync(NodeFs.openSync(NodePath.join(directory, "file"), O_RDWR | O_CREAT | O_DIRECT, 0o600))
-    return true
-  } catch {
-    return false
-  } finally {
-    NodeFs.rmSync(directory, { recursive: true })
-  }
-}
 
 interface SeenCall {
   readonly name: "writev" | "writevSync" | "read"

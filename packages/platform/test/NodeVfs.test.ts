@@ -9,6 +9,7 @@ import fc from "fast-check"
 import * as NodeFs from "node:fs"
 import * as NodeOs from "node:os"
 import * as NodePath from "node:path"
+import { openDescriptorsOf } from "./support/descriptors.ts"
 
 const isLinux = process.platform === "linux"
 
@@ -512,16 +513,6 @@ describe("NodeVfs", () => {
       }
       assert.strictEqual(seen.size, 5)
     }).pipe(Effect.provide(NodeVfs.layerVfs)))
-
-  const openDescriptorsOf = (path: string) =>
-    NodeFs.readdirSync("/proc/self/fd").filter((name) => {
-      try {
-        return NodeFs.readlinkSync(`/proc/self/fd/${name}`) === path
-      } catch {
-        // The descriptor with which the list itself was read.
-        return false
-      }
-    })
 
   const closeOnExec = 0o2000000
   const flagsOf = (descriptor: string) =>
