@@ -98,11 +98,11 @@ describe("WalIndex", () => {
 
   it("grows beyond its first arrays without losing a frame, and beyond those of the generation before", () => {
     let index = new WalIndex(toCommitSeq(0n))
-    for (const count of [100, 3000, 7000]) {
+    for (const count of [100, 3000, 70_000, 100]) {
       index = index.next()
       for (let n = 0; n < count; n++) index.addCommit([toPageNumber(1), toPageNumber(2 + n % 100)], n + 1)
       assert.strictEqual(index.frames, 2 * count)
-      for (const n of [1, 100, 255, 256, 257, 511, 512, 513, 2047, 2048, 3000, 7000].filter((n) => n <= count)) {
+      for (const n of [1, 100, 255, 256, 257, 511, 512, 513, 2047, 2048, 3000, 70_000].filter((n) => n <= count)) {
         const high = toCommitSeq(index.base + BigInt(n))
         assert.deepStrictEqual(
           [index.find(toPageNumber(1), high), index.databasePagesAt(high), index.framesAt(high)],
@@ -112,7 +112,7 @@ describe("WalIndex", () => {
       // From the newest version back to the oldest.
       assert.strictEqual(index.find(toPageNumber(2), toCommitSeq(index.base + 1n)), 1)
     }
-    assert.throws(() => index.seqOf(14_000), /the frame is in the index/)
-    assert.throws(() => index.newestBetween(0, 14_001), /the frames are in the index/)
+    assert.throws(() => index.seqOf(200), /the frame is in the index/)
+    assert.throws(() => index.newestBetween(0, 201), /the frames are in the index/)
   })
 })
