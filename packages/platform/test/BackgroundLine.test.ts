@@ -243,9 +243,10 @@ describe("BackgroundLine", () => {
           fc.constantFrom(20, 64, 2048),
           (list, ops) => Effect.runPromise(run(list).pipe(Effect.provideService(References.MaxOpsBeforeYield, ops)))
         ),
-        { numRuns: 100 }
+        { numRuns: 400 }
       )
-      assert.isAbove(queuedTogether, 50)
+      // About 240: what is below is no accident of the lists.
+      assert.isAbove(queuedTogether, 100)
     })
   })
 })

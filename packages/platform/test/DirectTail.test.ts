@@ -264,7 +264,7 @@ describe("widenedRead", () => {
         assert.isTrue(behind >= 0 && behind < blockBytes)
       })
     )
-    assert.isAbove(widenedReads, 10)
+    assert.isAbove(widenedReads, 5)
   })
 })
 
